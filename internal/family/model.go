@@ -1,0 +1,85 @@
+package family
+
+import "net/netip"
+
+// Family is a validated recipe. Every value in it has the form that its comment
+// names: nothing after family checks again.
+type Family struct {
+	Name      string
+	Dir       string     // absolute path of conf/target/<name>
+	Targets   []*Target  // by name
+	Networks  []*Network // by file name
+	Hooks     []string   // absolute paths of hooks/*, by name: run on the host by init
+	Netfilter []string   // absolute paths of netfilter/*.nft, by name
+}
+
+// Target returns the target of that name, or nil.
+func (f *Family) Target(name string) *Target {
+	for _, t := range f.Targets {
+		if t.Name == name {
+			return t
+		}
+	}
+	return nil
+}
+
+// KernelMode says where the kernel of a target comes from.
+type KernelMode string
+
+// The kernel modes of a build file. "yes", in older recipes, means KernelSource.
+const (
+	KernelSource   KernelMode = "source"   // built by meros
+	KernelDistro   KernelMode = "distro"   // a package of the target's own distribution
+	KernelPrebuilt KernelMode = "prebuilt" // downloaded
+	KernelNone     KernelMode = "no"       // the image's own boot loader, or none
+)
+
+// Target is one virtual machine of a family.
+type Target struct {
+	Family string
+	Name   string
+
+	// What the build file says. Imported targets have no build file: the user
+	// brings the image.
+	Imported  bool
+	BuildFile string     // absolute path of build/<name>.xml
+	Rootfs    bool       // whether the rootfs is to be built
+	Kernel    KernelMode // KernelNone when imported
+	Distro    string     // debian, ubuntu, devuan, kali or alpine; "" when imported
+	Release   string     // suite or branch; "" is the distribution's stable one
+	Arch      string     // in the distribution's words; "" is the host's
+	Mirror    string     // http, https or file URL; "" is the host's own configuration, else the tool's default
+	Bootstrap string     // mmdebstrap or debootstrap; "" is the best one present
+	Packages  []string   // more than the base of the distribution
+	Hostname  string     // one label; the target's name, with dashes for _, unless given
+	FreeMB    int        // MiB that are free for the user in a fresh image; 0 when imported
+
+	// Session: User is "" and Addr invalid when the target has none.
+	User      string     // may be root: older recipes log in to gateways so
+	Addr      netip.Addr // the guest's address; no other target of the family has it
+	Gateway   netip.Addr // network_addr: the host's or gateway's address beside it, or the network's own
+	SSHPort   int        // 22 unless given
+	SharedDir string     // what push and pull work on, relative to the user's home: mos-shared unless given
+
+	// Files of the recipe, absolute, in the order of use. Includes holds
+	// includes.chroot folders, those of common first; so does ChrootHooks, sorted by
+	// name within each; Pkg is the family's pkg/ folder or "".
+	Includes    []string
+	ChrootHooks []string
+	Pkg         string
+
+	DomainFile string // absolute path of the libvirt domain document; "" if none
+}
+
+// FullID is <family>-<target>, the name of the target everywhere outside its
+// family.
+func (t *Target) FullID() string { return t.Family + "-" + t.Name }
+
+// HasSession reports whether the recipe names a user and an address to log in to.
+func (t *Target) HasSession() bool { return t.User != "" && t.Addr.IsValid() }
+
+// Network is a libvirt network document of a family.
+type Network struct {
+	FullID string // for net_<x>.xml mos_<x>, or <x> when that begins with the family's name; else <family>_<file name>
+	File   string // absolute path
+}
