@@ -1,0 +1,100 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"meros/internal/proc"
+)
+
+// Step is the body of a step. root is the tree it works on.
+type Step func(ctx context.Context, r proc.Runner, root string, args json.RawMessage) error
+
+// Bind makes a Step of a function with typed arguments.
+func Bind[T any](f func(ctx context.Context, r proc.Runner, root string, args T) error) Step {
+	return func(ctx context.Context, r proc.Runner, root string, raw json.RawMessage) error {
+		var args T
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return fmt.Errorf("arguments: %w", err)
+		}
+		return f(ctx, r, root, args)
+	}
+}
+
+// IsInit reports whether this process was started by Run.
+func IsInit(argv []string) bool { return len(argv) == 2 && argv[1] == initName }
+
+// Init is the first process of a sandbox: it lays the tree, runs the step that
+// Run asked for, tells its outcome and returns the exit status.
+func Init(steps map[string]Step) int {
+	result := os.NewFile(resultFD, "result")
+	// Programs of the step must not hold these open.
+	unix.CloseOnExec(specFD)
+	unix.CloseOnExec(resultFD)
+	err := serve(steps)
+	if encodeErr := json.NewEncoder(result).Encode(outcomeOf(err)); encodeErr != nil || err != nil {
+		return 1
+	}
+	return 0
+}
+
+func serve(steps map[string]Step) error {
+	var s struct {
+		Step string
+		Args json.RawMessage
+		Tree Tree
+	}
+	if err := json.NewDecoder(os.NewFile(specFD, "spec")).Decode(&s); err != nil {
+		return fmt.Errorf("sandbox: read the step: %w", err)
+	}
+	step, ok := steps[s.Step]
+	if !ok {
+		return fmt.Errorf("sandbox: no step %q", s.Step)
+	}
+	if err := isolate(); err != nil {
+		return err
+	}
+	if err := s.Tree.mount(); err != nil {
+		return err
+	}
+	return step(context.Background(), proc.Host{}, s.Tree.Root, s.Args)
+}
+
+// isolate cuts the mount namespace off from its parent's and shows the new PID
+// namespace's processes in /proc.
+func isolate() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("sandbox: make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("sandbox: mount /proc: %w", err)
+	}
+	unix.Umask(0o022)
+	return nil
+}
+
+func (t Tree) mount() error {
+	if len(t.Lower) == 0 {
+		return nil
+	}
+	for _, dir := range append([]string{t.Upper, t.Work}, t.Lower...) {
+		if strings.ContainsAny(dir, `,:\`) {
+			return fmt.Errorf("sandbox: overlay on %s: the path has one of , : \\ in it, which mount cannot take", dir)
+		}
+	}
+	// In the option the topmost folder stands first.
+	var lower []string
+	for i := len(t.Lower) - 1; i >= 0; i-- {
+		lower = append(lower, t.Lower[i])
+	}
+	options := "lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + t.Upper + ",workdir=" + t.Work
+	if err := unix.Mount("overlay", t.Root, "overlay", 0, options); err != nil {
+		return fmt.Errorf("sandbox: mount an overlay at %s: %w", t.Root, err)
+	}
+	return nil
+}

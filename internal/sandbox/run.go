@@ -1,0 +1,165 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// initName is the argv[0] by which meros knows that it is to be a sandbox's
+// first process.
+const initName = "meros-sandbox"
+
+// Descriptors of the first process: what it is to do, and what came of it.
+const (
+	specFD   = 3
+	resultFD = 4
+)
+
+// Spec is one step to run.
+type Spec struct {
+	Step string // its name in the table of Init
+	Args any    // handed to it as JSON
+	Tree Tree
+}
+
+// Tree is the file tree that a step works on, mounted at Root. With no Lower
+// the tree is Root itself.
+type Tree struct {
+	Root  string
+	Lower []string // folders, the lowest first
+	Upper string   // takes the changes
+	Work  string   // empty folder on the file system of Upper
+}
+
+// outcome is how a step's error travels to the parent process.
+type outcome struct {
+	Error      string   `json:"error"`
+	Hints      []string `json:"hints,omitempty"`
+	NotFound   bool     `json:"notFound,omitempty"`
+	Permission bool     `json:"permission,omitempty"`
+}
+
+// StepError is the error of a step, as told by the sandbox's first process.
+type StepError struct {
+	text  string
+	cause error
+}
+
+func (e *StepError) Error() string { return e.text }
+func (e *StepError) Unwrap() error { return e.cause }
+
+// Run runs a step and waits for it. All that it and its programs print goes to
+// log. Cancelling ctx kills every process of the step at once.
+func Run(ctx context.Context, r proc.Runner, s Spec, log io.Writer) error {
+	if os.Geteuid() != 0 {
+		return NeedsRoot(s.Step)
+	}
+	spec, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	specFile, err := memFile(spec)
+	if err != nil {
+		return err
+	}
+	defer specFile.Close()
+	resultRead, resultWrite, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	defer resultRead.Close()
+	result := make(chan []byte, 1)
+	go func() {
+		b, _ := io.ReadAll(resultRead)
+		result <- b
+	}()
+	runErr := r.Run(ctx, proc.Cmd{
+		Argv:       []string{"/proc/self/exe", initName},
+		Stdout:     log,
+		Stderr:     log,
+		ExtraFiles: []*os.File{specFile, resultWrite},
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		KillNow:    true,
+	})
+	resultWrite.Close()
+	return joinOutcome(ctx, s.Step, runErr, <-result)
+}
+
+// NeedsRoot is the error of doing act as an ordinary user. It wraps
+// fs.ErrPermission.
+func NeedsRoot(act string) error {
+	return hint.Add(fmt.Errorf("%s: %w: it lays mounts and makes files of other owners, which only root may", act, fs.ErrPermission),
+		"call it with sudo: what it makes in data/ belongs to you all the same")
+}
+
+// memFile returns b as a readable file that no other process can see.
+func memFile(b []byte) (*os.File, error) {
+	f, err := os.CreateTemp("", "meros-step-")
+	if err != nil {
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
+	os.Remove(f.Name())
+	if _, err := io.Copy(f, bytes.NewReader(b)); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("sandbox: %w", err)
+	}
+	return f, nil
+}
+
+func joinOutcome(ctx context.Context, step string, runErr error, result []byte) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var o outcome
+	if len(result) > 0 && json.Unmarshal(result, &o) == nil && o.Error != "" {
+		return o.asError()
+	}
+	if errors.Is(runErr, syscall.EPERM) {
+		return hint.Add(fmt.Errorf("%s: make namespaces: %w", step, runErr), "run it as root")
+	}
+	if runErr != nil {
+		return fmt.Errorf("%s: %w", step, runErr)
+	}
+	return nil
+}
+
+func (o outcome) asError() error {
+	e := &StepError{text: o.Error}
+	switch {
+	case o.NotFound:
+		e.cause = proc.ErrNotFound
+	case o.Permission:
+		e.cause = fs.ErrPermission
+	}
+	var err error = e
+	for i := len(o.Hints) - 1; i >= 0; i-- {
+		err = hint.Add(err, "%s", o.Hints[i])
+	}
+	return err
+}
+
+func outcomeOf(err error) outcome {
+	if err == nil {
+		return outcome{}
+	}
+	return outcome{
+		Error:      strings.TrimSpace(err.Error()),
+		Hints:      hint.Of(err),
+		NotFound:   errors.Is(err, proc.ErrNotFound),
+		Permission: errors.Is(err, fs.ErrPermission),
+	}
+}
