@@ -1,0 +1,125 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+
+	"golang.org/x/sys/unix"
+)
+
+// Key names a layer: the hash, in hexadecimal, of all that its stage reads.
+type Key string
+
+// KeyBuilder collects what a stage reads. Every piece is labelled and its
+// length is hashed too, so that no two lists of pieces have one key.
+type KeyBuilder struct{ pieces []string }
+
+// NewKey starts the key of a stage.
+func NewKey(stage string) *KeyBuilder { return (&KeyBuilder{}).Add("stage", stage) }
+
+// Add adds values under a label.
+func (k *KeyBuilder) Add(label string, values ...string) *KeyBuilder {
+	k.pieces = append(k.pieces, label, fmt.Sprint(len(values)))
+	k.pieces = append(k.pieces, values...)
+	return k
+}
+
+// AddTree adds a file or a folder with all below it: names, kinds, modes,
+// times, link targets and contents; owners are not read. A path that is not
+// there adds its absence.
+func (k *KeyBuilder) AddTree(label, path string) error {
+	entries, err := hashTree(path)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	k.Add(label, entries...)
+	return nil
+}
+
+// Sum is the key of all that was added.
+func (k *KeyBuilder) Sum() Key {
+	h := sha256.New()
+	for _, p := range k.pieces {
+		fmt.Fprintf(h, "%d:%s\n", len(p), p)
+	}
+	return Key(hex.EncodeToString(h.Sum(nil)[:16]))
+}
+
+func hashTree(root string) ([]string, error) {
+	var entries []string
+	links := map[[2]uint64]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if path == root && os.IsNotExist(err) {
+				return filepath.SkipAll
+			}
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		line, err := hashEntry(path, rel, links)
+		entries = append(entries, line)
+		return err
+	})
+	sort.Strings(entries)
+	return entries, err
+}
+
+func hashEntry(path, rel string, links map[[2]uint64]string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return "", err
+	}
+	line := fmt.Sprintf("%q %o %d", rel, st.Mode, st.Mtim.Nano())
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		// A folder's own time changes with every file that an editor saves in it.
+		return fmt.Sprintf("%q %o", rel, st.Mode), nil
+	case unix.S_IFLNK:
+		to, err := os.Readlink(path)
+		return line + " " + to, err
+	case unix.S_IFREG:
+		if st.Nlink > 1 {
+			id := [2]uint64{st.Dev, st.Ino}
+			if first, ok := links[id]; ok {
+				return line + " hard link to " + first, nil
+			}
+			links[id] = rel
+		}
+		sum, err := hashFile(path)
+		return line + " " + sum, err
+	}
+	return fmt.Sprintf("%s %d", line, st.Rdev), nil
+}
+
+func hashFile(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// AddFile adds one file's permissions and content, whenever it was written.
+func (k *KeyBuilder) AddFile(label, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	sum, err := hashFile(path)
+	k.Add(label, filepath.Base(path), info.Mode().String(), sum)
+	return err
+}

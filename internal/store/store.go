@@ -1,0 +1,206 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"meros/internal/layout"
+)
+
+// Store is the folder of layers, data/build/cache.
+type Store struct{ paths layout.Paths }
+
+// Open returns the store below paths' root.
+func Open(paths layout.Paths) Store { return Store{paths} }
+
+// Layer is a stage's whole result.
+type Layer struct {
+	Key Key
+	dir string
+}
+
+// FS is the folder with the layer's part of the rootfs.
+func (l Layer) FS() string { return filepath.Join(l.dir, "fs") }
+
+// Out is the folder with what the stage made beside the rootfs.
+func (l Layer) Out() string { return filepath.Join(l.dir, "out") }
+
+func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers") }
+func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending") }
+
+// Layer returns the layer of that key, if the store has it whole.
+func (s Store) Layer(key Key) (Layer, bool) {
+	l := Layer{Key: key, dir: filepath.Join(s.layers(), string(key))}
+	info, err := os.Stat(l.FS())
+	return l, err == nil && info.IsDir()
+}
+
+// Pending is a layer in the making. It belongs to the process that made it.
+type Pending struct {
+	Layer
+	store Store
+	lock  *os.File
+}
+
+// Work is an empty folder beside FS for an overlay's own use.
+func (p *Pending) Work() string { return filepath.Join(p.dir, "work") }
+
+// New starts the layer of that key. End it with Commit or Discard.
+func (s Store) New(key Key) (*Pending, error) {
+	for _, dir := range []string{s.layers(), s.pending()} {
+		if err := s.paths.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	// Shared with other builds' New, but not with a Sweep, which would take the
+	// new folder for a dead build's before it is locked.
+	making, err := lockDir(s.pending(), unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	defer making.Close()
+	dir, err := os.MkdirTemp(s.pending(), string(key)+"-")
+	if err != nil {
+		return nil, err
+	}
+	p := &Pending{Layer: Layer{Key: key, dir: dir}, store: s}
+	if p.lock, err = lockDir(dir, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	// The rootfs's own / is fs itself, so it has the mode that a / has.
+	for _, sub := range []string{p.FS(), p.Out(), p.Work()} {
+		if err := os.Mkdir(sub, 0o755); err != nil {
+			return nil, errors.Join(err, p.Discard())
+		}
+	}
+	return p, os.Chmod(dir, 0o755)
+}
+
+// Commit puts the layer in place and returns it. If another process was first,
+// its layer is kept: both were made of the same things.
+func (p *Pending) Commit() (Layer, error) {
+	defer p.lock.Close()
+	if err := os.RemoveAll(p.Work()); err != nil {
+		return Layer{}, errors.Join(err, p.Discard())
+	}
+	l := Layer{Key: p.Key, dir: filepath.Join(p.store.layers(), string(p.Key))}
+	err := os.Rename(p.dir, l.dir)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
+		return l, p.Discard()
+	}
+	if err != nil {
+		return Layer{}, errors.Join(fmt.Errorf("keep a stage's result: %w", err), p.Discard())
+	}
+	return l, nil
+}
+
+// Discard removes a layer in the making.
+func (p *Pending) Discard() error {
+	defer p.lock.Close()
+	return os.RemoveAll(p.dir)
+}
+
+// Remove takes the layer of that key out of the store.
+func (s Store) Remove(key Key) error {
+	l, ok := s.Layer(key)
+	if !ok {
+		return nil
+	}
+	// A rename first: a layer that is half removed must not look whole.
+	gone := filepath.Join(s.pending(), string(key)+"-removed")
+	if err := os.Rename(l.dir, gone); err != nil {
+		return err
+	}
+	return os.RemoveAll(gone)
+}
+
+// Sweep removes what builds that died have left in the making. Layers that a
+// living process makes are its own and stay.
+func (s Store) Sweep() error {
+	making, err := lockDir(s.pending(), unix.LOCK_EX)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer making.Close()
+	entries, err := os.ReadDir(s.pending())
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		dir := filepath.Join(s.pending(), e.Name())
+		lock, err := lockDir(dir, unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			continue // in the making
+		}
+		errs = append(errs, os.RemoveAll(dir))
+		lock.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// lockDir holds a folder for this process (flock(2)); the lock ends with the
+// descriptor.
+func lockDir(dir string, how int) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Usage is what the store holds: layers and their size on disk in bytes.
+type Usage struct {
+	Layers int
+	Bytes  int64
+}
+
+// Usage measures the store.
+func (s Store) Usage() (Usage, error) {
+	var u Usage
+	entries, err := os.ReadDir(s.layers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return u, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		u.Layers++
+	}
+	u.Bytes, err = diskUsage(s.layers())
+	return u, err
+}
+
+func diskUsage(dir string) (int64, error) {
+	var total int64
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err == nil && (st.Nlink == 1 || st.Mode&unix.S_IFMT == unix.S_IFDIR) {
+			total += st.Blocks * 512
+		} else if err == nil {
+			total += st.Blocks * 512 / int64(st.Nlink)
+		}
+		return nil
+	})
+	return total, err
+}

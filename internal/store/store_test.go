@@ -1,0 +1,155 @@
+package store_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"meros/internal/layout"
+	"meros/internal/store"
+)
+
+func open(t *testing.T) (store.Store, string) {
+	t.Helper()
+	root := t.TempDir()
+	return store.Open(layout.Paths{Root: root}), root
+}
+
+func begin(t *testing.T, s store.Store, key store.Key) *store.Pending {
+	t.Helper()
+	p, err := s.New(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(p.FS(), "file"), []byte(key), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestLayerAppearsWhenCommitted(t *testing.T) {
+	s, _ := open(t)
+	p := begin(t, s, "k")
+	if _, ok := s.Layer("k"); ok {
+		t.Error("a layer in the making is in the store")
+	}
+	l, err := p.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, ok := s.Layer("k")
+	if !ok || got != l {
+		t.Errorf("Layer = %v, %v, want %v", got, ok, l)
+	}
+	if _, err := os.Stat(filepath.Join(got.FS(), "file")); err != nil {
+		t.Error(err)
+	}
+	if err := s.Remove("k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Layer("k"); ok {
+		t.Error("a removed layer is in the store")
+	}
+}
+
+func TestSecondCommitOfAKeyKeepsTheFirst(t *testing.T) {
+	s, root := open(t)
+	a, b := begin(t, s, "k"), begin(t, s, "k")
+	first, err := a.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := b.Commit()
+	if err != nil || second != first {
+		t.Errorf("second Commit = %v, %v, want %v", second, err, first)
+	}
+	if left, _ := filepath.Glob(filepath.Join(root, "data/build/cache/pending/*")); len(left) != 0 {
+		t.Errorf("left in the making: %v", left)
+	}
+}
+
+func TestSweepTakesOnlyWhatNobodyMakes(t *testing.T) {
+	s, root := open(t)
+	alive := begin(t, s, "alive")
+	dead := filepath.Join(root, "data/build/cache/pending/dead-1")
+	if err := os.MkdirAll(filepath.Join(dead, "fs", "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dead); !os.IsNotExist(err) {
+		t.Errorf("a dead build's layer is still there: %v", err)
+	}
+	if _, err := os.Stat(alive.FS()); err != nil {
+		t.Errorf("a living build's layer was swept: %v", err)
+	}
+	if err := alive.Discard(); err != nil {
+		t.Error(err)
+	}
+}
+
+func sum(t *testing.T, dir string) store.Key {
+	t.Helper()
+	k := store.NewKey("test")
+	if err := k.AddTree("tree", dir); err != nil {
+		t.Fatal(err)
+	}
+	return k.Sum()
+}
+
+func TestTreeKeyChangesWithAllThatIsLaid(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a")
+	write := func(content string) {
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("1")
+	seen := map[store.Key]string{sum(t, dir): "first"}
+	if got := sum(t, dir); seen[got] == "" {
+		t.Error("the same tree has two keys")
+	}
+	for what, change := range map[string]func() error{
+		"content": func() error { write("2"); return nil },
+		"mode":    func() error { return os.Chmod(file, 0o4755) },
+		"time":    func() error { return os.Chtimes(file, time.Unix(2, 0), time.Unix(2, 0)) },
+		"link":    func() error { return os.Symlink("a", filepath.Join(dir, "l")) },
+		"name":    func() error { return os.Rename(file, filepath.Join(dir, "b")) },
+		"removed": func() error { return os.Remove(filepath.Join(dir, "l")) },
+		"folder":  func() error { return os.Mkdir(filepath.Join(dir, "sub"), 0o755) },
+	} {
+		write("1")
+		os.Remove(filepath.Join(dir, "b"))
+		if what == "removed" {
+			if err := os.Symlink("x", filepath.Join(dir, "l")); err != nil && !os.IsExist(err) {
+				t.Fatal(err)
+			}
+		}
+		before := sum(t, dir)
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if sum(t, dir) == before {
+			t.Errorf("a change of %s left the key as it was", what)
+		}
+	}
+}
+
+func TestKeyPiecesDoNotRunTogether(t *testing.T) {
+	a := store.NewKey("s").Add("x", "a", "b").Sum()
+	for name, other := range map[string]store.Key{
+		"joined": store.NewKey("s").Add("x", "ab").Sum(),
+		"split":  store.NewKey("s").Add("x", "a").Add("b").Sum(),
+		"order":  store.NewKey("s").Add("x", "b", "a").Sum(),
+	} {
+		if other == a {
+			t.Errorf("%s: two lists of pieces have one key", name)
+		}
+	}
+}
