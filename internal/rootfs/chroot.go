@@ -1,0 +1,141 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"meros/internal/proc"
+	"meros/internal/sandbox"
+)
+
+// chroot is a tree made ready for programs to run in: mounts, name servers, and
+// a policy that starts no daemon.
+type chroot struct {
+	root    string
+	r       proc.Runner
+	unmount func() error
+	lent    []*lentFile
+}
+
+// denyDaemons tells invoke-rc.d(8) that no action is allowed (status 101), so
+// that a package's postinst starts nothing on the host.
+const denyDaemons = "#!/bin/sh\nexit 101\n"
+
+func enterChroot(_ context.Context, r proc.Runner, root string) (*chroot, error) {
+	unmount, err := sandbox.MountChroot(root)
+	if err != nil {
+		return nil, err
+	}
+	c := &chroot{root: root, r: r, unmount: unmount}
+	resolv, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(err, c.leave())
+	}
+	if err := c.lend("etc/resolv.conf", resolv, 0o644); err != nil {
+		return nil, errors.Join(err, c.leave())
+	}
+	if err := c.lend("usr/sbin/policy-rc.d", []byte(denyDaemons), 0o755); err != nil {
+		return nil, errors.Join(err, c.leave())
+	}
+	return c, nil
+}
+
+// run runs a program of the chroot. out, where given, gets its output too.
+func (c *chroot) run(ctx context.Context, out io.Writer, argv ...string) error {
+	return c.runEnv(ctx, out, nil, argv...)
+}
+
+func (c *chroot) runEnv(ctx context.Context, out io.Writer, env []string, argv ...string) error {
+	var stdout, stderr io.Writer = os.Stdout, os.Stderr
+	if out != nil {
+		stdout, stderr = io.MultiWriter(stdout, out), io.MultiWriter(stderr, out)
+	}
+	err := c.r.Run(ctx, proc.Cmd{
+		Argv:   append([]string{"chroot", c.root}, argv...),
+		Env:    append(toolEnv(), env...),
+		Dir:    "/",
+		Stdout: stdout,
+		Stderr: stderr,
+	})
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		exit.Argv = argv
+	}
+	return err
+}
+
+// leave takes away what enterChroot laid.
+func (c *chroot) leave() error {
+	var errs []error
+	for i := len(c.lent) - 1; i >= 0; i-- {
+		errs = append(errs, c.lent[i].takeBack())
+	}
+	return errors.Join(append(errs, c.unmount())...)
+}
+
+// lentFile is a file put into the tree for the time of a stage. The tree's own
+// is set aside in memory and comes back, unless the stage itself replaced what
+// was lent: then that is what the recipe wants.
+type lentFile struct {
+	path    string
+	content string
+	mode    fs.FileMode
+	aside   string // the tree's own, renamed; "" if it had none
+}
+
+func (c *chroot) lend(name string, content []byte, mode fs.FileMode) error {
+	dir, err := securejoin.SecureJoin(c.root, filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil // a tree without the folder has no use for the file
+	}
+	l := &lentFile{path: filepath.Join(dir, filepath.Base(name)), content: string(content), mode: mode}
+	if _, err := os.Lstat(l.path); err == nil {
+		l.aside = l.path + ".meros-aside"
+		if err := os.Rename(l.path, l.aside); err != nil {
+			return fmt.Errorf("set %s aside: %w", name, err)
+		}
+	}
+	c.lent = append(c.lent, l)
+	if err := os.WriteFile(l.path, content, mode); err != nil {
+		return fmt.Errorf("lend %s: %w", name, err)
+	}
+	return os.Chmod(l.path, mode)
+}
+
+func (l *lentFile) takeBack() error {
+	if !l.untouched() {
+		if l.aside == "" {
+			return nil
+		}
+		return os.Remove(l.aside)
+	}
+	if err := os.Remove(l.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if l.aside == "" {
+		return nil
+	}
+	return os.Rename(l.aside, l.path)
+}
+
+// untouched reports whether the lent file is as it was lent, or gone.
+func (l *lentFile) untouched() bool {
+	info, err := os.Lstat(l.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return false
+	}
+	now, err := os.ReadFile(l.path)
+	return err == nil && string(now) == l.content
+}

@@ -1,0 +1,162 @@
+package rootfs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"meros/internal/proc"
+)
+
+// Identity is what makes a tree this one target's: it is added last and never
+// kept in a stage's result.
+type Identity struct {
+	Hostname      string
+	User          string // "": no session
+	SSHPort       int
+	AuthorizedKey []byte // the client's public key, one line
+	HostPrivate   []byte // the sshd's ed25519 key, OpenSSH's format
+	HostPublic    []byte
+	RootUUID      string // of the root file system, for fstab
+}
+
+// Finish adds the identity to the tree at root.
+func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
+	t := tree{root}
+	errs := []error{
+		t.add("etc/hostname", id.Hostname+"\n", 0o644, replaceAlways),
+		t.add("etc/hosts", hosts(id.Hostname), 0o644, replaceMissing),
+		t.add("etc/fstab", "UUID="+id.RootUUID+" / ext4 errors=remount-ro 0 1\n", 0o644, replaceUnconfigured),
+		t.add("etc/machine-id", machineID(id.HostPrivate)+"\n", 0o444, replaceAlways),
+	}
+	if id.User != "" {
+		errs = append(errs, t.addSSH(id))
+	}
+	return errors.Join(errs...)
+}
+
+func hosts(name string) string {
+	return "127.0.0.1 localhost\n127.0.1.1 " + name + "\n::1 localhost ip6-localhost ip6-loopback\n"
+}
+
+// machineID is stable for a target, different for every other, and tells
+// nothing of either (machine-id(5)): 32 hexadecimal digits.
+func machineID(secret []byte) string {
+	sum := sha256.Sum256(append([]byte("meros machine-id\x00"), secret...))
+	return hex.EncodeToString(sum[:16])
+}
+
+// sshdConfig is a drop-in for sshd_config(5): the port that sessions call, the
+// pinned key, and keys as the only way in. The first value of a word counts, so
+// it is read before the distribution's own.
+func sshdConfig(user string, port int) string {
+	root := "no"
+	if user == "root" {
+		root = "prohibit-password"
+	}
+	return fmt.Sprintf(`# Written by meros at build time, from the recipe's build XML.
+Port %d
+HostKey /etc/ssh/ssh_host_ed25519_key
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin %s
+`, port, root)
+}
+
+func (t tree) addSSH(id Identity) error {
+	u, ok, err := lookupUser(t.root, id.User)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fmt.Errorf("the recipe's user %s is not in the rootfs any more: does a hook remove it?", id.User)
+	}
+	if err := t.removeHostKeys(); err != nil {
+		return err
+	}
+	errs := []error{
+		t.add("etc/ssh/ssh_host_ed25519_key", string(id.HostPrivate), 0o600, replaceAlways),
+		t.add("etc/ssh/ssh_host_ed25519_key.pub", string(id.HostPublic), 0o644, replaceAlways),
+		t.add("etc/ssh/sshd_config.d/10-meros.conf", sshdConfig(id.User, id.SSHPort), 0o644, replaceMissing),
+		t.authorize(u, id.AuthorizedKey),
+	}
+	return errors.Join(errs...)
+}
+
+func (t tree) removeHostKeys() error {
+	keys, err := filepath.Glob(filepath.Join(t.root, "etc/ssh/ssh_host_*"))
+	if err != nil {
+		return err
+	}
+	for _, key := range keys {
+		if err := os.Remove(key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// authorize lets the client's key, and no other, log in as the user.
+func (t tree) authorize(u account, key []byte) error {
+	dir := filepath.Join(u.home, ".ssh")
+	file := filepath.Join(dir, "authorized_keys")
+	if err := t.add(file, string(key), 0o600, replaceAlways); err != nil {
+		return err
+	}
+	for path, mode := range map[string]fs.FileMode{dir: 0o700, file: 0o600} {
+		at, err := securejoin.SecureJoin(t.root, path)
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(at, u.uid, u.gid); err != nil {
+			return err
+		}
+		if err := os.Chmod(at, mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tree is a rootfs that meros itself adds files to.
+type tree struct{ root string }
+
+// replace says whether a file that the tree already has gives way.
+type replace func(old string) bool
+
+func replaceAlways(string) bool  { return true }
+func replaceMissing(string) bool { return false }
+
+// replaceUnconfigured replaces what the bootstrap tool left for somebody to fill in.
+func replaceUnconfigured(old string) bool {
+	return old == "" || old == "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"
+}
+
+func (t tree) add(name, content string, mode fs.FileMode, r replace) error {
+	dir, err := securejoin.SecureJoin(t.root, filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	at := filepath.Join(dir, filepath.Base(name))
+	old, err := os.ReadFile(at)
+	if err == nil && !r(string(old)) {
+		return nil
+	}
+	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(at, []byte(content), mode); err != nil {
+		return err
+	}
+	return os.Chmod(at, mode)
+}

@@ -1,0 +1,136 @@
+package rootfs
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// tailLines is how many of a failed hook's last lines are shown.
+const tailLines = 20
+
+// Hooks is what the stage of that name reads.
+type Hooks struct {
+	Files []string // of the host, in the order of running
+	Env   []string // NAME=VALUE, beside the plain environment of every tool
+	Log   string   // where all output goes, for the words of an error
+}
+
+// runHooks runs the recipe's hooks in the chroot, one after the other, and
+// stops at the first that fails.
+func runHooks(ctx context.Context, r proc.Runner, root string, a Hooks) error {
+	if len(a.Files) == 0 {
+		return nil
+	}
+	c, err := enterChroot(ctx, r, root)
+	if err != nil {
+		return err
+	}
+	for _, file := range a.Files {
+		if err := c.hook(ctx, file, a); err != nil {
+			return errors.Join(err, c.leave())
+		}
+	}
+	return c.leave()
+}
+
+// hook runs one hook from the chroot's /run, which is not part of the tree.
+func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
+	if err := c.checkInterpreter(file); err != nil {
+		return err
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	name := filepath.Base(file)
+	inside := "/run/meros-hooks/" + name
+	at := filepath.Join(c.root, inside)
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(at, content, 0o755); err != nil {
+		return err
+	}
+	fmt.Printf("== hook %s\n", file)
+	last := &lineTail{limit: tailLines}
+	if err := c.runEnv(ctx, last, a.Env, inside); err != nil {
+		return hookError(name, err, last.lines(), a.Log)
+	}
+	return nil
+}
+
+func hookError(name string, err error, last []string, log string) error {
+	how := err.Error()
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		how = fmt.Sprintf("exit status %d", exit.Code)
+	}
+	text := "hook " + name + ": " + how
+	for _, line := range last {
+		text += "\n    " + line
+	}
+	return hint.Add(errors.New(text), "the full log is %s", log)
+}
+
+// checkInterpreter makes sure that the program named after #! is in the tree:
+// the kernel's own error for a missing one reads as if the hook were missing.
+func (c *chroot) checkInterpreter(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	line, err := bufio.NewReader(io.LimitReader(f, 256)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	rest, script := strings.CutPrefix(line, "#!")
+	fields := strings.Fields(rest)
+	if !script || len(fields) == 0 {
+		return nil
+	}
+	at, err := securejoin.SecureJoin(c.root, fields[0])
+	if err != nil {
+		return err
+	}
+	if info, err := os.Stat(at); err != nil || info.Mode()&0o111 == 0 {
+		return hint.Add(fmt.Errorf("hook %s: its interpreter %s is not in the rootfs", filepath.Base(file), fields[0]),
+			"add the interpreter's package under <packages> in the build XML, or write the hook for /bin/sh")
+	}
+	return nil
+}
+
+// lineTail keeps the last lines written to it.
+type lineTail struct {
+	limit int
+	buf   []byte
+}
+
+// Write keeps at most 64 KiB: hooks may print without end.
+func (t *lineTail) Write(p []byte) (int, error) {
+	const keep = 64 << 10
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - keep; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *lineTail) lines() []string {
+	text := strings.TrimRight(string(t.buf), "\n")
+	if text == "" {
+		return nil
+	}
+	all := strings.Split(text, "\n")
+	return all[max(0, len(all)-t.limit):]
+}

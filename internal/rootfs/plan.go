@@ -1,0 +1,177 @@
+package rootfs
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/proc"
+	"meros/internal/store"
+)
+
+// Stage is one step from nothing to a target's tree.
+type Stage struct {
+	Name string    // the step's name, in Steps
+	Key  store.Key // of all that it reads, the stages before it included
+	Say  string    // what it does, for people
+	Base bool      // it makes the tree itself, not a layer over one
+	// Args are the step's arguments. out is the folder for what the stage makes
+	// beside the tree.
+	Args func(out string) any
+}
+
+// Kernel files that the stage "packages" puts into its out folder.
+const (
+	KernelFile  = "vmlinuz"
+	InitrdFile  = "initrd"
+	VersionFile = "version"
+)
+
+// Options of a Plan that come from the call, not from the recipe.
+type Options struct {
+	Log string // where the output of all stages goes
+}
+
+// Plan returns the stages of a target in order. It reads the recipe and asks
+// the host for its tools and mirrors, and changes nothing.
+func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]Stage, error) {
+	if t.Distro != "debian" {
+		return nil, hint.Add(fmt.Errorf("distro %q cannot be built yet", t.Distro), "set distro=\"debian\" in %s", t.BuildFile)
+	}
+	base, err := planBootstrap(ctx, r, t)
+	if err != nil {
+		return nil, err
+	}
+	stages := []Stage{base, planInstall(t, base.Key)}
+	files, err := planPopulate(t, stages[1].Key)
+	if err != nil {
+		return nil, err
+	}
+	stages = append(stages, files)
+	if len(t.ChrootHooks) == 0 {
+		return stages, nil
+	}
+	hooks, err := planHooks(t, files.Key, o)
+	return append(stages, hooks), err
+}
+
+func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target) (Stage, error) {
+	tool, err := bootstrapTool(t)
+	if err != nil {
+		return Stage{}, err
+	}
+	sources, err := debianSources(ctx, r, t)
+	if err != nil {
+		return Stage{}, err
+	}
+	b := Bootstrap{Tool: tool, Suite: suite(t), Arch: debianArch(t), Sources: sources}
+	return Stage{
+		Name: stepBootstrap,
+		Key:  store.NewKey(stepBootstrap).Add("argv", b.argv("/")...).Add("sources", sources...).Sum(),
+		Say:  fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool),
+		Base: true,
+		Args: func(string) any { return b },
+	}, nil
+}
+
+// bootstrapTool is the recipe's choice, else mmdebstrap, else debootstrap.
+func bootstrapTool(t *family.Target) (string, error) {
+	wanted := []string{"mmdebstrap", "debootstrap"}
+	if t.Bootstrap != "" {
+		wanted = []string{t.Bootstrap}
+	}
+	var err error
+	for _, tool := range wanted {
+		if _, err = proc.Find(tool); err == nil {
+			return tool, nil
+		}
+	}
+	return "", hint.Add(err, "install %s, or run ./dist-conf.sh", wanted[0])
+}
+
+// debianArch is the recipe's architecture, else the host's in Debian's words.
+func debianArch(t *family.Target) string {
+	if t.Arch != "" {
+		return t.Arch
+	}
+	if runtime.GOARCH == "386" {
+		return "i386"
+	}
+	return runtime.GOARCH
+}
+
+func planInstall(t *family.Target, below store.Key) Stage {
+	packages := slices.Clone(debianBase)
+	if t.HasSession() {
+		packages = append(packages, "openssh-server")
+	}
+	packages = append(packages, t.Packages...)
+	a := Install{Packages: packages}
+	if t.Kernel == family.KernelDistro {
+		a.Kernel = debianKernel(debianArch(t))
+	}
+	say := fmt.Sprintf("installing %d packages", len(packages))
+	if a.Kernel != "" {
+		say += " and the kernel " + a.Kernel
+	}
+	return Stage{
+		Name: stepInstall,
+		Key: store.NewKey(stepInstall).Add("below", string(below)).Add("packages", packages...).
+			Add("kernel", a.Kernel).Add("initrd", initrdModules...).Sum(),
+		Say:  say,
+		Args: func(out string) any { a.Out = out; return a },
+	}
+}
+
+// debianKernel is the package of the kernel without drivers for real hardware,
+// where the architecture has one.
+func debianKernel(arch string) string {
+	switch arch {
+	case "amd64", "arm64":
+		return "linux-image-cloud-" + arch
+	case "i386":
+		return "linux-image-686-pae"
+	case "armhf":
+		return "linux-image-armmp"
+	}
+	return "linux-image-" + arch
+}
+
+func planPopulate(t *family.Target, below store.Key) (Stage, error) {
+	key := store.NewKey(stepPopulate).Add("below", string(below)).Add("user", t.User)
+	for _, dir := range t.Includes {
+		if err := key.AddTree("includes", dir); err != nil {
+			return Stage{}, err
+		}
+	}
+	if t.Pkg != "" {
+		if err := key.AddTree("pkg", t.Pkg); err != nil {
+			return Stage{}, err
+		}
+	}
+	a := Populate{User: t.User, Includes: t.Includes, Pkg: t.Pkg}
+	return Stage{Name: stepPopulate, Key: key.Sum(), Say: "laying the recipe's files over it", Args: func(string) any { return a }}, nil
+}
+
+func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
+	env := []string{
+		"MEROS_FAMILY=" + t.Family, "MEROS_TARGET=" + t.Name, "TARGET_FULL_ID=" + t.FullID(),
+		"MEROS_USER=" + t.User, "MEROS_HOSTNAME=" + t.Hostname,
+	}
+	key := store.NewKey(stepHooks).Add("below", string(below)).Add("env", env...)
+	for _, file := range t.ChrootHooks {
+		if err := key.AddFile("hook", file); err != nil {
+			return Stage{}, err
+		}
+	}
+	a := Hooks{Files: t.ChrootHooks, Env: env, Log: o.Log}
+	say := fmt.Sprintf("running %d hooks", len(t.ChrootHooks))
+	if len(t.ChrootHooks) == 1 {
+		say = strings.TrimSuffix(say, "s")
+	}
+	return Stage{Name: stepHooks, Key: key.Sum(), Say: say, Args: func(string) any { return a }}, nil
+}

@@ -1,0 +1,203 @@
+package rootfs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meros/internal/family"
+	"meros/internal/proc"
+	"meros/internal/proc/proctest"
+)
+
+const indexTargets = "apt-get indextargets --format $(SITE)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)|$(ORIGIN)"
+
+func keyring() string {
+	if _, err := os.Stat(debianKeyring); err != nil {
+		return ""
+	}
+	return "[signed-by=" + debianKeyring + "] "
+}
+
+func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
+	lists := strings.Join([]string{
+		"http://third.example/debian|bookworm|main|Packages|Third",
+		"http://mirror.example/debian-security|bookworm-security|main|Packages|Debian",
+		"http://mirror.example/debian|bookworm-updates|main|Packages|Debian",
+		"http://mirror.example/debian|bookworm|main|DEP-11|Debian",
+		"http://mirror.example/debian|bookworm|main|Packages|Debian",
+	}, "\n")
+	unknown := "http://mirror.example/linux/ubuntu|noble|main|Packages|$(ORIGIN)\nhttp://m.example/debian|trixie|main|Packages|$(ORIGIN)\n"
+	k := keyring()
+	for name, tt := range map[string]struct {
+		calls  []proctest.Call
+		target family.Target
+		want   []string
+	}{
+		"other suite of the host's mirrors": {
+			[]proctest.Call{{Line: indexTargets, Out: lists}}, family.Target{Release: "trixie"},
+			[]string{
+				"deb " + k + "http://mirror.example/debian trixie main",
+				"deb " + k + "http://mirror.example/debian trixie-updates main",
+				"deb " + k + "http://mirror.example/debian-security trixie-security main",
+			},
+		},
+		"rolling": {
+			[]proctest.Call{{Line: indexTargets, Out: lists}}, family.Target{Release: "sid"},
+			[]string{"deb " + k + "http://mirror.example/debian sid main"},
+		},
+		"recipe's mirror": {
+			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info"}},
+			family.Target{Release: "bookworm", Mirror: "http://own.example/d"},
+			[]string{"deb " + k + "http://own.example/d bookworm main", "deb " + k + "http://own.example/d bookworm-updates main"},
+		},
+		"no lists downloaded": {
+			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info", Out: unknown}}, family.Target{},
+			[]string{"deb " + k + "http://m.example/debian stable main", "deb " + k + "http://m.example/debian stable-updates main"},
+		},
+		"no apt": {
+			[]proctest.Call{{Line: indexTargets, Err: proc.ErrNotFound}}, family.Target{}, nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := debianSources(t.Context(), proctest.Script(t, tt.calls...), &tt.target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("sources differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Every change of a recipe must change the keys of the stages that read it, and
+// of no stage before them.
+func TestPlanKeysChangeFromTheStageThatReads(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, "inc/etc/file", "hook", "pkg/tool")
+	base := family.Target{
+		Family: "f", Name: "t", Distro: "debian", Release: "bookworm", Arch: "amd64", Kernel: family.KernelDistro, Bootstrap: "debootstrap",
+		Includes: []string{filepath.Join(dir, "inc")}, ChrootHooks: []string{filepath.Join(dir, "hook")}, Pkg: filepath.Join(dir, "pkg"),
+	}
+	if _, err := proc.Find(base.Bootstrap); err != nil {
+		t.Skip(err)
+	}
+	plan := func(target family.Target) []Stage {
+		t.Helper()
+		stages, err := Plan(t.Context(), proctest.Script(t, proctest.Call{Line: indexTargets, Err: proc.ErrNotFound}), &target, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stages
+	}
+	before := plan(base)
+	for stage, change := range []func(*family.Target){
+		func(x *family.Target) { x.Release = "trixie" },
+		func(x *family.Target) { x.Packages = []string{"less"} },
+		func(x *family.Target) { x.User = "user" },
+		func(x *family.Target) { x.Hostname = "other" },
+	} {
+		changed := base
+		change(&changed)
+		after := plan(changed)
+		for i := range before {
+			if same := before[i].Key == after[i].Key; same != (i < stage) {
+				t.Errorf("change of what %s reads: key of %s unchanged is %v", before[stage].Name, before[i].Name, same)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "hook"), []byte("other"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	after := plan(base)
+	if after[2].Key != before[2].Key || after[3].Key == before[3].Key {
+		t.Error("a changed hook must change the key of the hooks' stage alone")
+	}
+}
+
+func TestLentFileComesBackUnlessReplaced(t *testing.T) {
+	for name, tt := range map[string]struct {
+		have   string // "": the tree has no such file
+		during func(path string) error
+		want   string
+	}{
+		"untouched":         {"own", func(string) error { return nil }, "own"},
+		"untouched, absent": {"", func(string) error { return nil }, ""},
+		"replaced":          {"own", func(p string) error { return os.WriteFile(p, []byte("hook's"), 0o644) }, "hook's"},
+		"removed":           {"own", os.Remove, "own"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			lay(t, root, "etc/")
+			path := filepath.Join(root, "etc/resolv.conf")
+			if tt.have != "" {
+				if err := os.WriteFile(path, []byte(tt.have), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c := &chroot{root: root, unmount: func() error { return nil }}
+			if err := c.lend("etc/resolv.conf", []byte("host's"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := tt.during(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.leave(); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := os.ReadFile(path); string(got) != tt.want {
+				t.Errorf("afterwards %q, want %q", got, tt.want)
+			}
+			if left, _ := filepath.Glob(filepath.Join(root, "etc/*aside*")); len(left) != 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestLastErrorTellsWhy(t *testing.T) {
+	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "Reading…\nE: Unable to locate package nosuch\nI: done\n"}
+	if got, want := lastError(exit).Error(), "apt-get: exit status 100 (E: Unable to locate package nosuch)"; got != want {
+		t.Errorf("lastError = %q, want %q", got, want)
+	}
+}
+
+func TestFinishReplacesOnlyWhatIsItsOwn(t *testing.T) {
+	needRoot(t)
+	root := t.TempDir()
+	lay(t, root, "etc/", "home/user/", "etc/ssh/ssh_host_rsa_key", "etc/hosts")
+	for name, content := range map[string]string{
+		"etc/passwd": "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n",
+		"etc/fstab":  "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n",
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	id := Identity{Hostname: "box", User: "user", SSHPort: 2022, AuthorizedKey: []byte("key\n"), HostPrivate: []byte("private"), HostPublic: []byte("public"), RootUUID: "u-u"}
+	if err := Finish(t.Context(), nil, root, id); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"etc/hostname": "box\n", "etc/hosts": "etc/hosts", "etc/fstab": "UUID=u-u / ext4 errors=remount-ro 0 1\n",
+		"home/user/.ssh/authorized_keys": "key\n", "etc/ssh/ssh_host_ed25519_key": "private",
+	} {
+		if got, err := os.ReadFile(filepath.Join(root, name)); string(got) != want || err != nil {
+			t.Errorf("%s = %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if st := stat(t, filepath.Join(root, "home/user/.ssh/authorized_keys")); st.Uid != 1000 || st.Mode&0o777 != 0o600 {
+		t.Errorf("authorized_keys: owner %d mode %o, want 1000 600", st.Uid, st.Mode&0o777)
+	}
+	if _, err := os.Stat(filepath.Join(root, "etc/ssh/ssh_host_rsa_key")); err == nil {
+		t.Error("a host key that nobody pinned is left")
+	}
+	config, err := os.ReadFile(filepath.Join(root, "etc/ssh/sshd_config.d/10-meros.conf"))
+	if err != nil || !strings.Contains(string(config), "Port 2022\n") || !strings.Contains(string(config), "PasswordAuthentication no\n") {
+		t.Errorf("sshd's configuration = %q, %v", config, err)
+	}
+}
