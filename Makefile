@@ -1,0 +1,75 @@
+# make help lists the targets.
+
+GO        ?= go
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+FUZZTIME  ?= 10m
+TESTFLAGS ?=
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOL     := $(GO) tool -modfile=tools/go.mod
+UID      := $(shell id -u)
+# Not ./...: data/ holds whole Debian trees.
+PACKAGES := $(if $(wildcard *.go),.) $(if $(wildcard conf/*.go),./conf/...) ./cmd/... ./internal/...
+SOURCES  := $(wildcard *.go conf/*.go) cmd internal test
+
+# All the CPUs' worth of packages at once would make guests and packers time out.
+UNIT_FLAGS := -p 2 -timeout 15m
+E2E_FLAGS  := -count=1 -timeout 70m
+
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := build
+.PHONY: help deps build test check demo install fuzz clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  %-8s %s\n' "$$t" "$$d"; done
+
+deps: ## install what meros needs on this host and make libvirt answer
+ifeq ($(UID),0)
+	./dist-conf.sh
+else
+	./dist-conf.sh --check || sudo ./dist-conf.sh
+endif
+
+build: ## build the static binary bin/meros
+	$(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/meros ./cmd/meros
+
+test: deps build ## run all tests; the end-to-end tests, with real guests, need root
+	$(GO) vet $(PACKAGES) ./test/...
+	$(GO) test $(UNIT_FLAGS) $(TESTFLAGS) $(PACKAGES)
+ifeq ($(UID),0)
+	MEROS_E2E=1 $(GO) test $(E2E_FLAGS) $(TESTFLAGS) ./test/e2e/...
+else
+	@echo 'make: left out: the end-to-end tests, which build and boot real guests and so need root'
+	@echo 'make: to run them too: sudo env "PATH=$$PATH" make test'
+endif
+
+check: ## look for faults without running anything: format, vet, staticcheck, known vulnerabilities
+	@echo '$(TOOL) gofumpt -l $(SOURCES)'; \
+	unformatted=$$($(TOOL) gofumpt -l $(SOURCES)) || exit; \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet $(PACKAGES) ./test/...
+	$(TOOL) staticcheck $(PACKAGES) ./test/...
+	tools/vulncheck.sh $(TOOL) govulncheck $(PACKAGES)
+
+demo: deps build ## build the family mos_demo, boot it, use it, shut it down
+	scripts/demo.sh
+
+install: bin/meros ## put binary, completions and man pages under $(DESTDIR)$(PREFIX)
+	install -D -m 0755 bin/meros '$(DESTDIR)$(PREFIX)/bin/meros'
+	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d' '$(DESTDIR)$(PREFIX)/share/man/man1'
+	bin/meros completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/meros'
+	bin/meros completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_meros'
+	bin/meros completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/meros.fish'
+	bin/meros man '$(DESTDIR)$(PREFIX)/share/man/man1'
+
+# Only when there is none: root, who installs, often has no Go on the PATH.
+bin/meros:
+	$(MAKE) build
+
+fuzz: ## run every fuzz test for FUZZTIME (10m unless set)
+	tools/fuzz.sh $(FUZZTIME) $(PACKAGES)
+
+clean: ## remove what make build made; data/ stays
+	rm -rf bin

@@ -1,0 +1,103 @@
+package internal_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layers says what each package may import beside the standard library: names
+// without a dot are packages below internal/, the others are modules. Nothing
+// points up, and no engine sees another.
+var layers = map[string]string{
+	// Leaves: no knowledge of families.
+	"hint":          "",
+	"layout":        "github.com/google/renameio github.com/gofrs/flock",
+	"proc":          "golang.org/x/sys",
+	"proc/proctest": "proc",
+	"sandbox":       "hint proc golang.org/x/sys",
+	"store":         "layout proc golang.org/x/sys",
+	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
+	// The model.
+	"family": "hint layout",
+	// Engines: one outside tool or protocol each.
+	"rootfs":    "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin",
+	"image":     "family hint layout proc sandbox ui golang.org/x/sys",
+	"kernel":    "family hint layout proc sandbox store ui golang.org/x/sys",
+	"virt":      "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
+	"netfilter": "family hint layout proc sandbox ui github.com/google/nftables",
+	"session":   "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
+	// What joins them.
+	"lifecycle": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session",
+	"cmd/meros": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session lifecycle github.com/spf13/cobra golang.org/x/term",
+}
+
+// testOnly is what tests may import on top.
+const testOnly = "proc/proctest github.com/google/go-cmp github.com/rogpeppe/go-internal"
+
+func TestLayers(t *testing.T) {
+	for _, dir := range []string{"../internal", "../cmd"} {
+		err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() && d.Name() == "testdata" {
+				return fs.SkipDir
+			}
+			if err == nil && !d.IsDir() && strings.HasSuffix(file, ".go") {
+				checkImports(t, file)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func checkImports(t *testing.T, file string) {
+	pkg := strings.TrimPrefix(filepath.ToSlash(filepath.Dir(file)), "../")
+	pkg = strings.TrimPrefix(pkg, "internal/")
+	allowed, known := layers[pkg]
+	isTest := strings.HasSuffix(file, "_test.go")
+	if !known && pkg != "internal" {
+		t.Errorf("%s: package %s is not in the table of layers", file, pkg)
+		return
+	}
+	if isTest {
+		allowed += " " + testOnly + " " + pkg
+	}
+	src, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+	if os.IsNotExist(err) {
+		return // removed while we looked
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, spec := range src.Imports {
+		path, _ := strconv.Unquote(spec.Path.Value)
+		if path == "os/exec" && pkg != "proc" && !isTest {
+			t.Errorf("%s imports os/exec; only internal/proc may: hand in a proc.Runner", file)
+		}
+		if !importAllowed(path, strings.Fields(allowed), pkg) {
+			t.Errorf("%s: %s may not import %s", file, pkg, path)
+		}
+	}
+}
+
+// importAllowed holds for the standard library, for packages of meros that are
+// listed, and for all packages of listed modules.
+func importAllowed(path string, allowed []string, pkg string) bool {
+	if name, ours := strings.CutPrefix(path, "meros/"); ours {
+		name = strings.TrimPrefix(name, "internal/")
+		return slices.Contains(allowed, name) || name == "conf" && pkg == "cmd/meros" // conf: the embedded families
+	}
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".") || slices.ContainsFunc(allowed, func(module string) bool {
+		return path == module || strings.HasPrefix(path, module+"/")
+	})
+}
