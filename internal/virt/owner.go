@@ -1,0 +1,93 @@
+package virt
+
+import (
+	"path/filepath"
+
+	"github.com/beevik/etree"
+)
+
+// namespace names the elements that meros keeps in libvirt's metadata. The
+// number is the form's: a meros that reads another one does not own the object.
+const namespace = "urn:meros:object:1"
+
+// Owner says whose an object is. The zero Owner is somebody who is not meros.
+type Owner struct {
+	Family string
+	Target string // "" on a network
+	Root   string // absolute folder that holds conf/ and data/, links resolved
+}
+
+// RootOf returns a root folder in the form that Owner compares.
+func RootOf(root string) string {
+	real, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return filepath.Clean(root)
+	}
+	return real
+}
+
+// Describe names the owner in an error: "another program", or "meros in ROOT".
+func (o Owner) Describe() string {
+	if o == (Owner{}) {
+		return "another program"
+	}
+	return "the family " + o.Family + " of " + o.Root
+}
+
+// stamp writes the owner into a document's metadata, in place of an earlier one.
+func (o Owner) stamp(root *etree.Element) {
+	meta := root.SelectElement("metadata")
+	if meta == nil {
+		meta = insertAfter(root, "metadata", "name")
+	}
+	for _, e := range meta.ChildElements() {
+		if e.NamespaceURI() == namespace {
+			meta.RemoveChild(e)
+		}
+	}
+	kind := "network"
+	if o.Target != "" {
+		kind = "target"
+	}
+	e := meta.CreateElement("meros:" + kind)
+	e.CreateAttr("xmlns:meros", namespace)
+	e.CreateAttr("family", o.Family)
+	if o.Target != "" {
+		e.CreateAttr("target", o.Target)
+	}
+	e.CreateAttr("root", o.Root)
+}
+
+// ownerIn reads the owner out of a document of libvirt's.
+func ownerIn(xml string) Owner {
+	doc := etree.NewDocument()
+	if doc.ReadFromString(xml) != nil || doc.Root() == nil {
+		return Owner{}
+	}
+	meta := doc.Root().SelectElement("metadata")
+	if meta == nil {
+		return Owner{}
+	}
+	for _, e := range meta.ChildElements() {
+		if e.NamespaceURI() == namespace {
+			return Owner{
+				Family: e.SelectAttrValue("family", ""),
+				Target: e.SelectAttrValue("target", ""),
+				Root:   e.SelectAttrValue("root", ""),
+			}
+		}
+	}
+	return Owner{}
+}
+
+// insertAfter makes a child element behind the first one called sibling, or in
+// front of all others where there is none.
+func insertAfter(parent *etree.Element, tag, sibling string) *etree.Element {
+	e := etree.NewElement(tag)
+	at := 0
+	if s := parent.SelectElement(sibling); s != nil {
+		at = s.Index() + 1
+	}
+	parent.InsertChildAt(at, e)
+	return e
+}
