@@ -1,0 +1,240 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/layout"
+)
+
+const (
+	// connectLimit bounds how long a guest may take to accept a connection.
+	connectLimit = 10 * time.Second
+	// handshakeLimit bounds the SSH handshake. An emulated guest needs 0.6 s when
+	// it is idle, many times that while it boots.
+	handshakeLimit = 60 * time.Second
+)
+
+// ciphers are in the order of speed in a guest without AES instructions, which
+// is what an emulated one is: 3.0 s against 4.0 s for 32 MiB.
+var ciphers = []string{
+	ssh.CipherChaCha20Poly1305,
+	ssh.CipherAES128GCM, ssh.CipherAES256GCM,
+	ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR,
+}
+
+// Conn is an authenticated connection to a target. Close it.
+type Conn struct {
+	fullID string
+	shared string // the shared folder in the guest, from the user's home
+	client *ssh.Client
+	pulse  *pulse
+}
+
+// Dial logs in to a target as the recipe's user. Only the host key that was
+// made when the target was built is accepted. ctx bounds the attempt, not the
+// connection. The error is a *DialError, or wraps ErrNoSession, or is the cause
+// of ctx's end.
+func Dial(ctx context.Context, paths layout.Paths, t *family.Target) (*Conn, error) {
+	d, err := newDialer(paths, t)
+	if err != nil {
+		return nil, err
+	}
+	return d.dial(ctx)
+}
+
+// Ready reports whether a session can be opened: nil when a login was accepted
+// within limit, else a *DialError with the stage at which it stands, or the cause
+// of ctx's end.
+func Ready(ctx context.Context, paths layout.Paths, t *family.Target, limit time.Duration) error {
+	d, err := newDialer(paths, t)
+	if err != nil {
+		return err
+	}
+	d.connect, d.handshake = limit, limit
+	c, err := d.dial(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+func recipeFile(t *family.Target) string {
+	if t.BuildFile == "" {
+		return "build/" + t.Name + ".xml"
+	}
+	return t.BuildFile
+}
+
+// dialer is one attempt to log in.
+type dialer struct {
+	target *family.Target
+	addr   string
+	client ssh.Signer
+	pinned ssh.PublicKey
+
+	connect, handshake time.Duration // at most
+	every              time.Duration // a tick of the pulse
+
+	wrongKey error       // set when the host key is not the pinned one
+	asked    atomic.Bool // whether the client key was asked for
+}
+
+func newDialer(paths layout.Paths, t *family.Target) (*dialer, error) {
+	if !t.HasSession() {
+		err := fmt.Errorf("%s: %w: the recipe names no user or no address for it", t.FullID(), ErrNoSession)
+		return nil, hint.Add(err, "add <details username=…/> and <network ip_addr=…/> to %s", recipeFile(t))
+	}
+	d := &dialer{
+		target: t, addr: netip.AddrPortFrom(t.Addr, uint16(t.SSHPort)).String(),
+		connect: connectLimit, handshake: handshakeLimit, every: tick,
+	}
+	var err error
+	if d.client, d.pinned, err = clientKeys(paths, t.FullID()); err != nil {
+		return nil, d.keysError(err)
+	}
+	return d, nil
+}
+
+func (d *dialer) dial(ctx context.Context) (*Conn, error) {
+	tcp, err := (&net.Dialer{Timeout: d.connect}).DialContext(ctx, "tcp", d.addr)
+	if err != nil {
+		return nil, d.portError(ctx, err)
+	}
+	link := &pulse{Conn: tcp, every: d.every}
+	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
+	err = tcp.SetDeadline(time.Now().Add(d.handshake))
+	if err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	conn, chans, reqs, err := ssh.NewClientConn(link, d.addr, d.config())
+	if !stop() && err == nil { // ctx ended at the last moment and closed the link
+		_ = conn.Close()
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		_ = tcp.Close()
+		return nil, d.loginError(ctx, link, err)
+	}
+	if err := tcp.SetDeadline(time.Time{}); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	c := &Conn{fullID: d.target.FullID(), shared: d.target.SharedDir, client: ssh.NewClient(conn, chans, reqs), pulse: link}
+	go link.watch(c.client)
+	return c, nil
+}
+
+func (d *dialer) config() *ssh.ClientConfig {
+	return &ssh.ClientConfig{
+		Config:            ssh.Config{Ciphers: ciphers},
+		User:              d.target.User,
+		ClientVersion:     "SSH-2.0-meros",
+		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},
+		HostKeyCallback:   d.checkHostKey,
+		Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+			d.asked.Store(true)
+			return []ssh.Signer{d.client}, nil
+		})},
+	}
+}
+
+func (d *dialer) checkHostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
+	if bytes.Equal(key.Marshal(), d.pinned.Marshal()) {
+		return nil
+	}
+	d.wrongKey = fmt.Errorf("the host key is %s, not the pinned %s",
+		ssh.FingerprintSHA256(key), ssh.FingerprintSHA256(d.pinned))
+	return d.wrongKey
+}
+
+func (d *dialer) fail(stage Stage, err error) *DialError {
+	return &DialError{FullID: d.target.FullID(), Addr: d.addr, Stage: stage, Err: err}
+}
+
+func (d *dialer) keysError(err error) error {
+	e := &DialError{FullID: d.target.FullID(), Stage: StageKeys, Err: err}
+	if !errors.Is(err, os.ErrNotExist) {
+		return e
+	}
+	e.Err = fmt.Errorf("it has not been built: %w", err)
+	return hint.Add(e, "meros build %s %s", d.target.Family, d.target.Name)
+}
+
+func (d *dialer) portError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	e := d.fail(StagePort, plainNet(err))
+	return hint.Add(hint.Add(e, "meros info shows what runs"), "start it with meros init %s", e.FullID)
+}
+
+func (d *dialer) loginError(ctx context.Context, link *pulse, err error) error {
+	_, noAlgorithm := errors.AsType[*ssh.AlgorithmNegotiationError](err)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case d.wrongKey != nil:
+		return hint.Add(d.fail(StageHostKey, d.wrongKey),
+			"something else answers at that address, or the guest's keys were replaced: do not trust it; building and initialising %s again gives it its pinned key back", d.target.FullID())
+	case noAlgorithm && strings.Contains(err.Error(), "host key"):
+		return d.fail(StageHostKey, fromGuest(fmt.Errorf("it has no ed25519 host key, and only that kind is pinned: %w", err)))
+	case link.heard.Load() == 0:
+		return hint.Add(d.fail(StageBanner, fmt.Errorf("no answer from an SSH server: %w", plainNet(err))), "it may still be booting: wait, or look at meros info")
+	case d.asked.Load() && strings.Contains(err.Error(), "unable to authenticate"):
+		return hint.Add(d.fail(StageLogin, fmt.Errorf("login as %s refused", d.target.User)),
+			"if it is still booting, wait; else its authorized_keys is not what meros built into it: build %s again", d.target.FullID())
+	}
+	return d.fail(StageProtocol, fromGuest(plainNet(err)))
+}
+
+// plainNet strips a network error of the repetition of its address, and a bare
+// end of file of its bareness.
+func plainNet(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || os.IsTimeout(err) {
+		return errors.New("timed out")
+	}
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	if strings.HasSuffix(err.Error(), "EOF") {
+		return errors.New("the other side closed the connection")
+	}
+	return err
+}
+
+// Close ends the connection and everything on it.
+func (c *Conn) Close() error {
+	err := c.client.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// fault words an error of an operation on the connection: a link that ended is
+// ErrLost, whatever the operation made of it.
+func (c *Conn) fault(err error) error {
+	if _, local := errors.AsType[localFault](err); err == nil || local {
+		return err
+	}
+	if why := c.pulse.dead.Load(); why != nil {
+		return fmt.Errorf("%w: %s", ErrLost, *why)
+	}
+	if c.pulse.ended.Load() {
+		return fmt.Errorf("%w: the guest or the network ended it", ErrLost)
+	}
+	return fromGuest(err)
+}

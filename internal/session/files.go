@@ -1,0 +1,77 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/pkg/sftp"
+
+	"meros/internal/hint"
+)
+
+const (
+	// requestsPerFile is how many packets of a file are under way at once.
+	requestsPerFile = 64
+	packetSize      = 32 << 10 // bytes of a file in a packet; every server takes that
+)
+
+// files opens the guest's SFTP server. When ctx ends, the connection is closed
+// after grace, which ends what is under way. Call stop.
+func (c *Conn) files(ctx context.Context, grace time.Duration) (client *sftp.Client, stop func(), err error) {
+	unwatch := context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, func() { _ = c.pulse.Conn.Close() })
+	})
+	client, err = sftp.NewClient(c.client,
+		sftp.UseConcurrentWrites(true), sftp.UseFstat(true),
+		sftp.MaxPacketChecked(packetSize), sftp.MaxConcurrentRequestsPerFile(requestsPerFile))
+	if err != nil {
+		unwatch()
+		return nil, nil, noSFTP(c.fault(err))
+	}
+	return client, func() { unwatch(); _ = client.Close() }, nil
+}
+
+// homeDir returns a folder of the guest that a person names as a path from the
+// user's home, which is where an SFTP server starts, with what to call it.
+func homeDir(named, otherwise string) (dir, label string, err error) {
+	if named == "" {
+		named = otherwise
+	}
+	rest, tilde := strings.CutPrefix(named, "~")
+	switch {
+	case tilde && rest != "" && rest[0] != '/':
+		return "", "", fmt.Errorf("%q is the home of another user: want a path from ~ or from /", named)
+	case strings.ContainsRune(named, 0):
+		return "", "", fmt.Errorf("%q %w", named, errNUL)
+	case tilde:
+		dir = path.Clean("./" + rest)
+	default:
+		dir = path.Clean(named)
+	}
+	switch {
+	case dir == "." || dir == "/":
+		label = strings.Replace(dir, ".", "~/", 1)
+	case path.IsAbs(dir):
+		label = dir + "/"
+	default:
+		label = "~/" + dir + "/"
+	}
+	return dir, label, nil
+}
+
+func noSFTP(err error) error {
+	return hint.Add(fmt.Errorf("start the guest's SFTP server: %w", err),
+		"the guest's sshd_config needs a line such as: Subsystem sftp internal-sftp")
+}
+
+// causeOr returns why ctx ended, if it did, else err: what an operation says
+// that was cut off is of no interest.
+func causeOr(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

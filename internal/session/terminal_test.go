@@ -1,0 +1,243 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"meros/internal/ui"
+)
+
+// openPTY returns the two ends of a terminal of 100 columns and 30 rows.
+func openPTY(t *testing.T) (master, tty *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("no terminals here: %v", err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tty.Close() })
+	resize(t, master, 100, 30)
+	return master, tty
+}
+
+func resize(t *testing.T, master *os.File, width, height uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func termios(t *testing.T, tty *os.File) unix.Termios {
+	t.Helper()
+	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *m
+}
+
+func isRaw(t *testing.T, tty *os.File) bool {
+	return termios(t, tty).Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) == 0
+}
+
+type ptyRequest struct {
+	Term                         string
+	Width, Height, WidthP, HighP uint32
+	Modes                        string
+}
+
+// echoShell is a guest's shell that says what it was told about its terminal and
+// then returns what is typed, until q ends it with status 5 or p with none.
+func echoShell(ch ssh.Channel, events chan event) {
+	for len(events) > 0 { // what came before the shell was asked for
+		tellTerminal(ch, <-events)
+	}
+	go func() {
+		for e := range events {
+			tellTerminal(ch, e)
+		}
+	}()
+	b := make([]byte, 1)
+	for {
+		if _, err := ch.Read(b); err != nil {
+			return
+		}
+		if b[0] == 'q' {
+			sendStatus(ch, 5)
+			return
+		}
+		_, _ = ch.Write(b)
+	}
+}
+
+func tellTerminal(ch io.Writer, e event) {
+	var p ptyRequest
+	var w struct{ Width, Height, WidthP, HighP uint32 }
+	var v struct{ Name, Value string }
+	switch {
+	case e.kind == "pty-req" && ssh.Unmarshal(e.payload, &p) == nil:
+		fmt.Fprintf(ch, "<%s %dx%d>", p.Term, p.Width, p.Height)
+	case e.kind == "window-change" && ssh.Unmarshal(e.payload, &w) == nil:
+		fmt.Fprintf(ch, "<now %dx%d>", w.Width, w.Height)
+	case e.kind == "env" && ssh.Unmarshal(e.payload, &v) == nil:
+		fmt.Fprintf(ch, "<%s=%s>", v.Name, v.Value)
+	}
+}
+
+// seen collects what comes out of a terminal's master.
+func seen(master *os.File) func() string {
+	b := &output{w: &bytes.Buffer{}, failed: func() {}}
+	go func() { _, _ = io.Copy(b, master) }()
+	return func() string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.w.(*bytes.Buffer).String()
+	}
+}
+
+// terminalSession runs a shell on a terminal until the test ends it by end.
+func terminalSession(t *testing.T, end func(master *os.File, screen func() string, cancel func())) error {
+	t.Helper()
+	c := newGuest(t, func(g *guest) { g.shell = echoShell }).dial()
+	master, tty := openPTY(t)
+	before, screen := termios(t, tty), seen(master)
+	env := map[string]string{"TERM": "xterm-test", "LANG": "de_DE.UTF-8", "HOME": "/x"}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	result := make(chan error, 1)
+	go func() {
+		result <- Shell(ctx, c, &ui.Streams{In: tty, Out: tty, Err: tty}, func(k string) string { return env[k] })
+	}()
+	eventually(t, "the shell", func() bool { return strings.Contains(screen(), "<xterm-test 100x30>") })
+	eventually(t, "a raw terminal", func() bool { return isRaw(t, tty) })
+	if !strings.Contains(screen(), "<LANG=de_DE.UTF-8>") || strings.Contains(screen(), "HOME") {
+		t.Errorf("the guest was told %q", screen())
+	}
+	end(master, screen, cancel)
+	select {
+	case err := <-result:
+		want(t, "terminal afterwards", termios(t, tty), before)
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatal("the session does not end")
+		return nil
+	}
+}
+
+func TestTerminal(t *testing.T) {
+	err := terminalSession(t, func(master *os.File, screen func() string, _ func()) {
+		fmt.Fprint(master, "a\x03\x04")
+		eventually(t, "what was typed, as it was typed", func() bool { return strings.Contains(screen(), "a\x03\x04") })
+		resize(t, master, 120, 40)
+		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the new size", func() bool { return strings.Contains(screen(), "<now 120x40>") })
+		fmt.Fprint(master, "q")
+	})
+	if exit, ok := errors.AsType[*ExitError](err); !ok || exit.Status() != 5 {
+		t.Errorf("error %v, want status 5", err)
+	}
+}
+
+func TestTerminalAfterSignals(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+		err := terminalSession(t, func(*os.File, func() string, func()) {
+			if err := syscall.Kill(os.Getpid(), signal); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: error %v, want the context's", signal, err)
+		}
+	}
+}
+
+func TestTerminalLeftByEscape(t *testing.T) {
+	err := terminalSession(t, func(master *os.File, screen func() string, _ func()) {
+		fmt.Fprint(master, "x~.y")
+		eventually(t, "~. inside a line", func() bool { return strings.Contains(screen(), "x~.y") })
+		fmt.Fprint(master, "\r~.")
+	})
+	if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "~.") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTerminalAfterPanic(t *testing.T) {
+	_, tty := openPTY(t)
+	before := termios(t, tty)
+	for name, body := range map[string]func(guard func()) error{
+		"body":      func(func()) error { panic("x") },
+		"goroutine": func(guard func()) error { defer guard(); panic("x") },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("%s: the panic was swallowed", name)
+				}
+			}()
+			_ = inRaw(tty, body)
+		}()
+		want(t, name+": terminal afterwards", termios(t, tty), before)
+	}
+}
+
+func TestExecWithTerminal(t *testing.T) {
+	c := newGuest(t, func(g *guest) { g.shell = echoShell }).dial()
+	var out bytes.Buffer
+	err := Exec(t.Context(), c, &ui.Streams{In: strings.NewReader("hiq"), Out: &out, Err: io.Discard}, []string{"x"}, ExecOptions{TTY: true})
+	if exit, ok := errors.AsType[*ExitError](err); !ok || exit.Status() != 5 {
+		t.Errorf("error %v, want status 5", err)
+	}
+	if !strings.Contains(out.String(), "<dumb 80x24>") || !strings.Contains(out.String(), "hi") {
+		t.Errorf("output %q", out.String())
+	}
+}
+
+func TestEscapes(t *testing.T) {
+	for _, c := range []struct {
+		in, out string
+		left    bool
+	}{
+		{"abc", "abc", false},
+		{"~.", "", true},
+		{"~~.", "~.", false},
+		{"~a", "~a", false},
+		{"a\r~.b", "a\r", true},
+		{"a~.", "a~.", false},
+		{"~\r~.", "~\r", true},
+	} {
+		left := make(chan struct{})
+		got, _ := io.ReadAll(&escapes{r: strings.NewReader(c.in), left: left})
+		want(t, c.in, string(got), c.out)
+		select {
+		case <-left:
+			want(t, c.in+": left", true, c.left)
+		default:
+			want(t, c.in+": left", false, c.left)
+		}
+	}
+}
