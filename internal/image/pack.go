@@ -171,7 +171,7 @@ func partition(ctx context.Context, r proc.Runner, f *os.File, q *qcow2, g geome
 // runTool runs a program of the host whose output matters only if it fails.
 func runTool(ctx context.Context, r proc.Runner, c proc.Cmd) error {
 	var out bytes.Buffer
-	c.Stdout, c.Stderr = &out, os.Stderr
+	c.Stdout = &out
 	path, err := proc.Find(c.Argv[0])
 	if err != nil {
 		return hint.Add(err, "install it, or run ./dist-conf.sh")

@@ -35,6 +35,12 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 	if err := r.Run(ctx, c); err != nil {
 		return bootstrapHint(fmt.Errorf("bootstrap %s: %w", b.Suite, lastError(err)), b)
 	}
+	// The tools leave the host's own behind: they are none of the guest's.
+	for _, name := range []string{"etc/resolv.conf", "etc/hostname"} {
+		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
+			return err
+		}
+	}
 	if len(b.Sources) == 0 {
 		return nil
 	}

@@ -15,10 +15,11 @@ import (
 
 // Stage is one step from nothing to a target's tree.
 type Stage struct {
-	Name string    // the step's name, in Steps
-	Key  store.Key // of all that it reads, the stages before it included
-	Say  string    // what it does, for people
-	Base bool      // it makes the tree itself, not a layer over one
+	Name  string        // the step's name, in Steps
+	Key   store.Key     // of all that it reads, the stages before it included
+	Reads []store.Piece // what the key is made of
+	Say   string        // what it does, for people
+	Base  bool          // it makes the tree itself, not a layer over one
 	// Args are the step's arguments. out is the folder for what the stage makes
 	// beside the tree.
 	Args func(out string) any
@@ -69,13 +70,10 @@ func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target) (Stage,
 		return Stage{}, err
 	}
 	b := Bootstrap{Tool: tool, Suite: suite(t), Arch: debianArch(t), Sources: sources}
-	return Stage{
-		Name: stepBootstrap,
-		Key:  store.NewKey(stepBootstrap).Add("argv", b.argv("/")...).Add("sources", sources...).Sum(),
-		Say:  fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool),
-		Base: true,
-		Args: func(string) any { return b },
-	}, nil
+	key := store.NewKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
+	s := newStage(stepBootstrap, key, fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool), b)
+	s.Base = true
+	return s, nil
 }
 
 // bootstrapTool is the recipe's choice, else mmdebstrap, else debootstrap.
@@ -118,13 +116,19 @@ func planInstall(t *family.Target, below store.Key) Stage {
 	if a.Kernel != "" {
 		say += " and the kernel " + a.Kernel
 	}
-	return Stage{
-		Name: stepInstall,
-		Key: store.NewKey(stepInstall).Add("below", string(below)).Add("packages", packages...).
-			Add("kernel", a.Kernel).Add("initrd", initrdModules...).Sum(),
-		Say:  say,
-		Args: func(out string) any { a.Out = out; return a },
-	}
+	key := store.NewKey(stepInstall).Add(Below, string(below)).Add("packages", packages...).
+		Add("kernel", a.Kernel).Add("initrd", initrdModules...)
+	s := newStage(stepInstall, key, say, nil)
+	s.Args = func(out string) any { a.Out = out; return a }
+	return s
+}
+
+// Below labels the key of the stage before, among what a stage reads.
+const Below = "the stage before"
+
+// newStage is a stage whose step needs nothing but args.
+func newStage(name string, key *store.KeyBuilder, say string, args any) Stage {
+	return Stage{Name: name, Key: key.Sum(), Reads: key.Pieces(), Say: say, Args: func(string) any { return args }}
 }
 
 // debianKernel is the package of the kernel without drivers for real hardware,
@@ -142,7 +146,7 @@ func debianKernel(arch string) string {
 }
 
 func planPopulate(t *family.Target, below store.Key) (Stage, error) {
-	key := store.NewKey(stepPopulate).Add("below", string(below)).Add("user", t.User)
+	key := store.NewKey(stepPopulate).Add(Below, string(below)).Add("user", t.User)
 	for _, dir := range t.Includes {
 		if err := key.AddTree("includes", dir); err != nil {
 			return Stage{}, err
@@ -154,7 +158,7 @@ func planPopulate(t *family.Target, below store.Key) (Stage, error) {
 		}
 	}
 	a := Populate{User: t.User, Includes: t.Includes, Pkg: t.Pkg}
-	return Stage{Name: stepPopulate, Key: key.Sum(), Say: "laying the recipe's files over it", Args: func(string) any { return a }}, nil
+	return newStage(stepPopulate, key, "laying the recipe's files over it", a), nil
 }
 
 func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
@@ -162,7 +166,7 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 		"MEROS_FAMILY=" + t.Family, "MEROS_TARGET=" + t.Name, "TARGET_FULL_ID=" + t.FullID(),
 		"MEROS_USER=" + t.User, "MEROS_HOSTNAME=" + t.Hostname,
 	}
-	key := store.NewKey(stepHooks).Add("below", string(below)).Add("env", env...)
+	key := store.NewKey(stepHooks).Add(Below, string(below)).Add("env", env...)
 	for _, file := range t.ChrootHooks {
 		if err := key.AddFile("hook", file); err != nil {
 			return Stage{}, err
@@ -173,5 +177,5 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 	if len(t.ChrootHooks) == 1 {
 		say = strings.TrimSuffix(say, "s")
 	}
-	return Stage{Name: stepHooks, Key: key.Sum(), Say: say, Args: func(string) any { return a }}, nil
+	return newStage(stepHooks, key, say, a), nil
 }

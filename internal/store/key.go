@@ -16,19 +16,26 @@ import (
 // Key names a layer: the hash, in hexadecimal, of all that its stage reads.
 type Key string
 
-// KeyBuilder collects what a stage reads. Every piece is labelled and its
-// length is hashed too, so that no two lists of pieces have one key.
-type KeyBuilder struct{ pieces []string }
+// Piece is something that a stage reads.
+type Piece struct {
+	Label  string   `json:"label"`
+	Values []string `json:"values,omitempty"`
+}
+
+// KeyBuilder collects what a stage reads.
+type KeyBuilder struct{ pieces []Piece }
 
 // NewKey starts the key of a stage.
 func NewKey(stage string) *KeyBuilder { return (&KeyBuilder{}).Add("stage", stage) }
 
 // Add adds values under a label.
 func (k *KeyBuilder) Add(label string, values ...string) *KeyBuilder {
-	k.pieces = append(k.pieces, label, fmt.Sprint(len(values)))
-	k.pieces = append(k.pieces, values...)
+	k.pieces = append(k.pieces, Piece{label, values})
 	return k
 }
+
+// Pieces are what was added so far.
+func (k *KeyBuilder) Pieces() []Piece { return k.pieces }
 
 // AddTree adds a file or a folder with all below it: names, kinds, modes,
 // times, link targets and contents; owners are not read. A path that is not
@@ -42,11 +49,15 @@ func (k *KeyBuilder) AddTree(label, path string) error {
 	return nil
 }
 
-// Sum is the key of all that was added.
+// Sum is the key of all that was added. Lengths and counts are hashed too, so
+// that no two lists of pieces have one key.
 func (k *KeyBuilder) Sum() Key {
 	h := sha256.New()
 	for _, p := range k.pieces {
-		fmt.Fprintf(h, "%d:%s\n", len(p), p)
+		fmt.Fprintf(h, "%d:%s %d\n", len(p.Label), p.Label, len(p.Values))
+		for _, v := range p.Values {
+			fmt.Fprintf(h, "%d:%s\n", len(v), v)
+		}
 	}
 	return Key(hex.EncodeToString(h.Sum(nil)[:16]))
 }

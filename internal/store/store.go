@@ -82,6 +82,14 @@ func (s Store) New(key Key) (*Pending, error) {
 	return p, os.Chmod(dir, 0o755)
 }
 
+// Replace puts the layer in place of one that the store may have for its key.
+func (p *Pending) Replace() (Layer, error) {
+	if err := p.store.Remove(p.Key); err != nil {
+		return Layer{}, errors.Join(err, p.Discard())
+	}
+	return p.Commit()
+}
+
 // Commit puts the layer in place and returns it. If another process was first,
 // its layer is kept: both were made of the same things.
 func (p *Pending) Commit() (Layer, error) {
