@@ -18,7 +18,7 @@ import (
 var layers = map[string]string{
 	// Leaves: no knowledge of families.
 	"hint":          "",
-	"layout":        "github.com/google/renameio github.com/gofrs/flock",
+	"layout":        "hint github.com/google/renameio github.com/gofrs/flock",
 	"proc":          "golang.org/x/sys",
 	"proc/proctest": "proc",
 	"sandbox":       "hint proc golang.org/x/sys",

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"meros/internal/hint"
 )
 
 // ErrLocked is wrapped by Lock's error when it must not wait and another holds
@@ -29,6 +32,9 @@ func (p Paths) Lock(ctx context.Context, name, as string, waiting func(holder st
 	path := p.join("data", "state", name+".lock")
 	l := flock.New(path)
 	got, err := l.TryLock()
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, hint.Add(fmt.Errorf("lock %s: %w", name, err), "%s belongs to somebody else: call meros with sudo, or make it yours with chown", p.Data())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}

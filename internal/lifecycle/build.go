@@ -1,0 +1,223 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/image"
+	"meros/internal/layout"
+	"meros/internal/proc"
+	"meros/internal/rootfs"
+	"meros/internal/sandbox"
+	"meros/internal/session"
+	"meros/internal/store"
+	"meros/internal/ui"
+)
+
+// Builder builds the images of a family's targets.
+type Builder struct {
+	*ui.Streams
+	Runner proc.Runner
+	Paths  layout.Paths
+}
+
+// BuildOptions come from the call.
+type BuildOptions struct {
+	NoWait  bool // fail at once if another meros works on the family
+	NoCache bool // do every stage anew
+}
+
+// Build makes or renews the images of the targets. An image that is already
+// what the recipe says is left alone.
+func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.Target, o BuildOptions) error {
+	waiting := func(holder string) { b.Step("waiting for: %s", holder) }
+	if o.NoWait {
+		waiting = nil
+	}
+	unlock, err := b.Paths.Lock(ctx, f.Name, "build "+f.Name, waiting)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, t := range targets {
+		if !t.Rootfs {
+			b.Step("%s: nothing to build: its image is brought by you", t.FullID())
+			continue
+		}
+		if err := b.target(ctx, t, o); err != nil {
+			return fmt.Errorf("build %s: %w", t.FullID(), err)
+		}
+	}
+	return nil
+}
+
+// work is one target on its way to an image.
+type work struct {
+	Builder
+	t      *family.Target
+	store  store.Store
+	stages []rootfs.Stage
+	pack   packArgs
+	key    store.Key // of the image
+	log    io.Writer
+}
+
+func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions) error {
+	started := time.Now()
+	logName := "build-" + t.FullID()
+	stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{Log: b.Paths.Log(logName)})
+	if err != nil {
+		return err
+	}
+	w := &work{Builder: b, t: t, store: store.Open(b.Paths), stages: stages}
+	if err := w.plan(); err != nil {
+		return err
+	}
+	if !o.NoCache && w.upToDate() {
+		b.Step("%s is up to date", t.FullID())
+		return nil
+	}
+	if err := w.ready(); err != nil {
+		return err
+	}
+	logFile, err := b.Paths.OpenLog(logName)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close()
+	w.log = io.MultiWriter(logFile, b.Tool())
+	if err := w.run(ctx, o); err != nil {
+		return hint.Add(err, "everything that was printed is in %s", logFile.Name())
+	}
+	b.Step("%s: built in %s", t.FullID(), time.Since(started).Round(100*time.Millisecond))
+	return nil
+}
+
+// ready checks before the long work what would only fail behind it.
+func (w *work) ready() error {
+	used, err := image.InUse(w.Paths.Image(w.t.FullID()))
+	if err != nil {
+		return err
+	}
+	if used {
+		return hint.Add(errors.New("its image is in use by a running guest"), "meros shutdown %s", w.t.FullID())
+	}
+	if os.Geteuid() != 0 {
+		return sandbox.NeedsRoot("build an image")
+	}
+	return image.CheckTools()
+}
+
+func (w *work) run(ctx context.Context, o BuildOptions) error {
+	if err := w.store.Sweep(); err != nil {
+		return err
+	}
+	if err := w.Paths.MkdirAll(w.chroot(), 0o755); err != nil {
+		return err
+	}
+	var layers []store.Layer
+	for _, s := range w.stages {
+		l, err := w.stage(ctx, s, layers, o)
+		if err != nil {
+			return err
+		}
+		layers = append(layers, l)
+	}
+	return w.packAndPlace(ctx, layers)
+}
+
+func (w *work) chroot() string { return w.Paths.Chroot(w.t.Family, w.t.Name) }
+
+// stage returns a stage's layer, from the store or made now.
+func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o BuildOptions) (store.Layer, error) {
+	if l, ok := w.store.Layer(s.Key); ok && !o.NoCache {
+		return l, nil
+	}
+	w.Step("%s: %s", w.t.FullID(), s.Say)
+	p, err := w.store.New(s.Key)
+	if err != nil {
+		return store.Layer{}, err
+	}
+	tree := sandbox.Tree{Root: p.FS()}
+	if !s.Base {
+		tree = w.tree(below, p)
+	}
+	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Name, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
+		return store.Layer{}, errors.Join(err, p.Discard())
+	}
+	return p.Replace()
+}
+
+// tree is an overlay over layers that writes to p.
+func (w *work) tree(below []store.Layer, p *store.Pending) sandbox.Tree {
+	tree := sandbox.Tree{Root: w.chroot(), Upper: p.FS(), Work: p.Work()}
+	for _, l := range below {
+		tree.Lower = append(tree.Lower, l.FS())
+	}
+	return tree
+}
+
+// Steps are the bodies of all stages of a build, for sandbox.Init.
+func Steps() map[string]sandbox.Step {
+	steps := rootfs.Steps()
+	steps[stepPack] = sandbox.Bind(pack)
+	return steps
+}
+
+const stepPack = "pack"
+
+// packArgs are what the last step reads.
+type packArgs struct {
+	Identity rootfs.Identity
+	Image    image.Options
+	Out      string
+}
+
+// pack adds what makes the tree this target's, and packs it.
+func pack(ctx context.Context, r proc.Runner, root string, a packArgs) error {
+	if err := rootfs.Finish(ctx, r, root, a.Identity); err != nil {
+		return fmt.Errorf("add the target's identity: %w", err)
+	}
+	return image.Pack(ctx, r, root, a.Out, a.Image)
+}
+
+// plan makes the target's keys and the key of the image.
+func (w *work) plan() error {
+	t := w.t
+	id, err := session.MakeKeys(w.Paths, t.FullID())
+	if err != nil {
+		return err
+	}
+	uuids := image.UUIDsOf(t.FullID())
+	w.pack = packArgs{
+		Identity: rootfs.Identity{
+			Hostname: t.Hostname, SSHPort: t.SSHPort, RootUUID: uuids.Root,
+			AuthorizedKey: id.AuthorizedKey, HostPrivate: id.HostPrivate, HostPublic: id.HostPublic,
+		},
+		Image: image.Options{Name: t.FullID(), FreeMB: t.FreeMB, UUIDs: uuids, Epoch: imageEpoch},
+	}
+	if t.HasSession() {
+		w.pack.Identity.User = t.User
+	}
+	key := store.NewKey(stepPack).Add("format", imageFormat).Add("kernel", string(t.Kernel)).
+		Add("identity", fmt.Sprintf("%+v", w.pack)).Add("target", t.FullID())
+	for _, s := range w.stages {
+		key.Add("stage", string(s.Key))
+	}
+	w.key = key.Sum()
+	return nil
+}
+
+const (
+	// imageEpoch is the time that the file system was made, for all images: a
+	// build's result must not depend on the clock. 1 January 2020, UTC.
+	imageEpoch = 1577836800
+	// imageFormat changes when meros packs differently, so that images are renewed.
+	imageFormat = "1"
+)

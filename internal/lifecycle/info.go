@@ -1,0 +1,228 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"meros/internal/family"
+	"meros/internal/virt"
+)
+
+// InfoVersion is the version of Info's JSON form. Fields may be added to it; when
+// one is taken away or changes its meaning, it grows.
+const InfoVersion = 1
+
+// Info is what meros knows of its families.
+type Info struct {
+	Version  int          `json:"version"`
+	Root     string       `json:"root"`
+	Libvirt  string       `json:"libvirt"` // "ok", else why it did not answer
+	Families []FamilyInfo `json:"families"`
+}
+
+// FamilyInfo is a family: one with a recipe, or one that only runs.
+type FamilyInfo struct {
+	Name     string        `json:"name"`
+	Fault    string        `json:"fault,omitempty"` // why the recipe was not read
+	Targets  []TargetInfo  `json:"targets"`
+	Networks []NetworkInfo `json:"networks"`
+}
+
+// TargetInfo is a target and its guest.
+type TargetInfo struct {
+	FullID  string     `json:"fullId"`
+	Distro  string     `json:"distro,omitempty"`
+	Release string     `json:"release,omitempty"`
+	Kernel  string     `json:"kernel,omitempty"`  // distro, source, prebuilt or no
+	Version string     `json:"version,omitempty"` // the kernel's
+	Image   *ImageInfo `json:"image"`             // null when there is none
+	State   virt.State `json:"state"`
+	User    string     `json:"user,omitempty"`
+	Address string     `json:"address,omitempty"`
+	SSHPort int        `json:"sshPort,omitempty"`
+	Console string     `json:"console,omitempty"` // the log of its serial console
+}
+
+// ImageInfo is a disk image.
+type ImageInfo struct {
+	File  string    `json:"file"`
+	Bytes int64     `json:"bytes"` // of the file; the guest sees a larger disk
+	Built time.Time `json:"built"`
+}
+
+// NetworkInfo is a libvirt network of a family.
+type NetworkInfo struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // up, down or unknown
+}
+
+// Info returns all families, or the one named; none is an error that wraps
+// family.ErrNotFound. Without libvirt the states are unknown, and Info.Libvirt
+// says why.
+func (g Guests) Info(ctx context.Context, only string) (Info, error) {
+	info := Info{Version: InfoVersion, Root: g.Paths.Root, Libvirt: "ok", Families: []FamilyInfo{}}
+	n, err := g.running(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return info, err
+		}
+		info.Libvirt = err.Error()
+	}
+	names, err := family.List(g.Paths)
+	if err != nil {
+		return info, err
+	}
+	for name := range n.families {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if only != "" {
+		if !slices.Contains(names, only) {
+			_, err := family.Load(g.Paths, only)
+			return info, err
+		}
+		names = []string{only}
+	}
+	for _, name := range names {
+		info.Families = append(info.Families, g.familyInfo(name, n))
+	}
+	return info, nil
+}
+
+// now is what libvirt says runs of this root.
+type now struct {
+	known    bool
+	families map[string]bool
+	domains  map[string]virt.Domain // by full id
+	networks map[string]virt.Network
+}
+
+func (g Guests) running(ctx context.Context) (now, error) {
+	n := now{families: map[string]bool{}, domains: map[string]virt.Domain{}, networks: map[string]virt.Network{}}
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return n, err
+	}
+	defer d.Close()
+	domains, err := d.Domains(ctx)
+	if err != nil {
+		return n, err
+	}
+	networks, err := d.Networks(ctx)
+	if err != nil {
+		return n, err
+	}
+	n.known = true
+	for _, d := range domains {
+		if d.Owner.Root == g.root() {
+			n.families[d.Owner.Family] = true
+			n.domains[d.Name] = d
+		}
+	}
+	for _, net := range networks {
+		if net.Owner.Root == g.root() {
+			n.families[net.Owner.Family] = true
+			n.networks[net.Name] = net
+		}
+	}
+	return n, nil
+}
+
+func (g Guests) familyInfo(name string, n now) FamilyInfo {
+	out := FamilyInfo{Name: name, Targets: []TargetInfo{}, Networks: []NetworkInfo{}}
+	f, err := family.Load(g.Paths, name)
+	if err != nil {
+		out.Fault = firstLine(err)
+		f = &family.Family{Name: name}
+	}
+	seen := map[string]bool{}
+	for _, t := range f.Targets {
+		seen[t.FullID()] = true
+		out.Targets = append(out.Targets, g.targetInfo(t, n))
+	}
+	for _, net := range f.Networks {
+		seen[net.FullID] = true
+		out.Networks = append(out.Networks, NetworkInfo{net.FullID, n.network(net.FullID)})
+	}
+	// What runs although the recipe does not know it, or not any more.
+	for id, d := range n.domains {
+		if d.Owner.Family == name && !seen[id] {
+			out.Targets = append(out.Targets, TargetInfo{FullID: id, State: d.State, Image: g.imageInfo(id)})
+		}
+	}
+	for id, net := range n.networks {
+		if net.Owner.Family == name && !seen[id] {
+			out.Networks = append(out.Networks, NetworkInfo{id, n.network(id)})
+		}
+	}
+	slices.SortFunc(out.Targets, func(a, b TargetInfo) int { return strings.Compare(a.FullID, b.FullID) })
+	slices.SortFunc(out.Networks, func(a, b NetworkInfo) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+func (g Guests) targetInfo(t *family.Target, n now) TargetInfo {
+	id := t.FullID()
+	out := TargetInfo{
+		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(t.Kernel),
+		Image: g.imageInfo(id), State: n.domain(id), User: t.User,
+	}
+	if t.HasSession() {
+		out.Address, out.SSHPort = t.Addr.String(), t.SSHPort
+	}
+	if record, err := ReadImageRecord(g.Paths, id); err == nil {
+		out.Version = record.KernelVersion
+	}
+	if file := consoleLog(g.Paths, id); exists(file) {
+		out.Console = file
+	}
+	return out
+}
+
+// imageInfo returns what a target's image is, nil when there is none. An image
+// without a record of its making was brought, at the time it was last written.
+func (g Guests) imageInfo(fullID string) *ImageInfo {
+	file := g.Paths.Image(fullID)
+	stat, err := os.Stat(file)
+	if err != nil {
+		return nil
+	}
+	out := &ImageInfo{File: file, Bytes: stat.Size(), Built: stat.ModTime().UTC().Truncate(time.Second)}
+	if record, err := ReadImageRecord(g.Paths, fullID); err == nil {
+		out.Built = record.Built
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		g.Warn("%s: the record beside its image: %v", fullID, err)
+	}
+	return out
+}
+
+func (n now) domain(id string) virt.State {
+	if !n.known {
+		return virt.StateUnknown
+	}
+	if d, ok := n.domains[id]; ok {
+		return d.State
+	}
+	return virt.StateOff
+}
+
+func (n now) network(id string) string {
+	switch net, ok := n.networks[id]; {
+	case !n.known:
+		return "unknown"
+	case ok && net.Active:
+		return "up"
+	}
+	return "down"
+}

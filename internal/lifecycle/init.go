@@ -1,0 +1,212 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"meros/internal/family"
+	"meros/internal/layout"
+	"meros/internal/proc"
+	"meros/internal/ui"
+	"meros/internal/virt"
+)
+
+// Guests runs the guests of families on this host.
+type Guests struct {
+	*ui.Streams
+	Runner proc.Runner
+	Paths  layout.Paths
+	Getenv func(string) string
+	Dial   func(context.Context) (virt.Daemon, error)
+	Ready  Ready // nil: guests are not waited for
+}
+
+// Ready reports whether a session can be opened on a target: nil if so, else why
+// not yet.
+type Ready func(ctx context.Context, t *family.Target) error
+
+// InitOptions come from the call.
+type InitOptions struct {
+	Accel   virt.AccelMode
+	NoWait  bool          // return as soon as the guests run
+	Timeout time.Duration // how long to wait until sessions can be opened
+}
+
+// Init starts the networks that the targets need, the targets, and the family's
+// host hooks, and waits until sessions can be opened. What runs already stays. If
+// a step fails, or ctx ends, what this call had started is taken down.
+func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Target, o InitOptions) error {
+	unlock, err := g.lock(ctx, f.Name, "init")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	p, err := g.plan(ctx, d, f, targets, o)
+	if err != nil {
+		return fmt.Errorf("init %s: %w", f.Name, err)
+	}
+	r := &run{Guests: g, daemon: d, plan: p}
+	if err := r.all(ctx, o); err != nil {
+		return errors.Join(fmt.Errorf("init %s: %w", f.Name, err), r.rollBack(ctx))
+	}
+	return nil
+}
+
+// lock takes a family's lock for an act, and says whom it waits for.
+func (g Guests) lock(ctx context.Context, name, act string) (func(), error) {
+	return g.Paths.Lock(ctx, name, act+" "+name, func(holder string) { g.Step("waiting for: %s", holder) })
+}
+
+func (g Guests) root() string { return virt.RootOf(g.Paths.Root) }
+
+// run is one Init under way.
+type run struct {
+	Guests
+	plan
+	daemon virt.Daemon
+
+	// What was asked of libvirt, noted before it answers: a call that was cut off
+	// may still come true.
+	networksAsked, domainsAsked []string
+}
+
+// all does the steps of Init, in order.
+func (r *run) all(ctx context.Context, o InitOptions) error {
+	if r.accel.Why != "" && len(r.domains) > 0 {
+		r.Step("%s", r.accel.Why)
+	}
+	for _, w := range r.warnings {
+		r.Warn("%s", w)
+	}
+	for _, n := range r.networks {
+		if err := r.startNetwork(ctx, n); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.domains {
+		if err := r.startDomain(ctx, d); err != nil {
+			return err
+		}
+	}
+	if err := r.runHooks(ctx); err != nil {
+		return err
+	}
+	if o.NoWait || r.Ready == nil {
+		return nil
+	}
+	return r.wait(ctx, o.Timeout)
+}
+
+func (r *run) startNetwork(ctx context.Context, n virt.NetworkDoc) error {
+	r.Step("starting network %s", n.Name)
+	r.networksAsked = append(r.networksAsked, n.Name)
+	if err := r.daemon.CreateNetwork(ctx, n.XML); err != nil {
+		return fmt.Errorf("start network %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+func (r *run) startDomain(ctx context.Context, d domainStart) error {
+	id := d.target.FullID()
+	r.Step("starting %s", id)
+	if err := r.emptyConsoleLog(id); err != nil {
+		return err
+	}
+	r.domainsAsked = append(r.domainsAsked, id)
+	err := r.daemon.CreateDomain(ctx, d.doc.XML)
+	// A security module may keep libvirt from writing where our logs are.
+	if log := consoleLog(r.Paths, id); err != nil && ctx.Err() == nil && strings.Contains(err.Error(), log) {
+		r.Warn("%s: libvirt may not write %s: its console is not kept", id, log)
+		err = r.daemon.CreateDomain(ctx, d.doc.WithoutConsoleLog(log).XML)
+	}
+	if err != nil {
+		return fmt.Errorf("start %s: %w", id, err)
+	}
+	return nil
+}
+
+const consoleSuffix = ".console"
+
+func consoleLog(p layout.Paths, fullID string) string { return p.Log(fullID + consoleSuffix) }
+
+// emptyConsoleLog makes the file that libvirt adds to, so that it is the
+// person's own. libvirt's log daemon bounds and rotates it.
+func (r *run) emptyConsoleLog(fullID string) error {
+	if err := os.Remove(consoleLog(r.Paths, fullID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("start %s: empty its console log: %w", fullID, err)
+	}
+	f, err := r.Paths.OpenLog(fullID + consoleSuffix)
+	if err != nil {
+		return fmt.Errorf("start %s: make its console log: %w", fullID, err)
+	}
+	return f.Close()
+}
+
+const (
+	// rollBackTime bounds how long a failed Init takes to clean up.
+	rollBackTime = 30 * time.Second
+	// lateTime is how long a call that was cut off may take to come true; starting a
+	// domain takes libvirt 0.6 s.
+	lateTime = 3 * time.Second
+)
+
+// rollBack takes down what was asked of libvirt. It works after ctx has ended.
+func (r *run) rollBack(ctx context.Context) error {
+	if len(r.domainsAsked)+len(r.networksAsked) == 0 {
+		return nil
+	}
+	cut := ctx.Err() != nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTime)
+	defer cancel()
+	r.Step("taking down what was started")
+	for deadline := time.Now().Add(lateTime); ; {
+		if err := r.sweep(ctx); err != nil {
+			return fmt.Errorf("take down what was started: %w", err)
+		}
+		late := len(r.domainsAsked)+len(r.networksAsked) > 0
+		if !cut || !late || time.Now().After(deadline) {
+			return nil
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// sweep destroys what is there of the things asked for, and strikes it off the
+// lists. Only what carries our mark is touched.
+func (r *run) sweep(ctx context.Context) error {
+	domains, err := r.daemon.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, d := range domains {
+		if slices.Contains(r.domainsAsked, d.Name) && r.owns(d.Owner) {
+			faults = append(faults, r.daemon.DestroyDomain(ctx, d))
+			r.domainsAsked = slices.DeleteFunc(r.domainsAsked, func(name string) bool { return name == d.Name })
+		}
+	}
+	networks, err := r.daemon.Networks(ctx)
+	faults = append(faults, err)
+	for _, n := range networks {
+		if slices.Contains(r.networksAsked, n.Name) && r.owns(n.Owner) {
+			faults = append(faults, r.daemon.DestroyNetwork(ctx, n))
+			r.networksAsked = slices.DeleteFunc(r.networksAsked, func(name string) bool { return name == n.Name })
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (r *run) owns(o virt.Owner) bool {
+	return o.Family == r.family.Name && o.Root == r.root()
+}

@@ -1,0 +1,177 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"meros/internal/family"
+	"meros/internal/image"
+	"meros/internal/layout"
+	"meros/internal/rootfs"
+	"meros/internal/sandbox"
+	"meros/internal/store"
+)
+
+// ImageRecord says what an image was made of. It lies beside the image.
+type ImageRecord struct {
+	Key           string            `json:"key"`
+	Built         time.Time         `json:"built"`
+	Distro        string            `json:"distro"`
+	Release       string            `json:"release,omitempty"`
+	Kernel        family.KernelMode `json:"kernel"`
+	KernelVersion string            `json:"kernelVersion,omitempty"`
+}
+
+// ReadImageRecord returns the record of a target's image. The error wraps
+// fs.ErrNotExist when meros has not built it.
+func ReadImageRecord(paths layout.Paths, fullID string) (ImageRecord, error) {
+	var r ImageRecord
+	content, err := os.ReadFile(paths.ImageRecord(fullID))
+	if err == nil {
+		err = json.Unmarshal(content, &r)
+	}
+	return r, err
+}
+
+// upToDate reports whether the image in place is the one that would be built.
+func (w *work) upToDate() bool {
+	record, err := ReadImageRecord(w.Paths, w.t.FullID())
+	if err != nil || record.Key != string(w.key) {
+		return false
+	}
+	files := []string{w.Paths.Image(w.t.FullID())}
+	if w.t.Kernel == family.KernelDistro {
+		files = append(files, w.Paths.Kernel(w.t.FullID()), w.Paths.Initrd(w.t.FullID()))
+	}
+	for _, file := range files {
+		if _, err := os.Stat(file); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// packAndPlace packs the layers into an image, checks it and puts it in place
+// together with its kernel.
+func (w *work) packAndPlace(ctx context.Context, layers []store.Layer) (err error) {
+	out := w.Paths.Image(w.t.FullID()) + partial
+	if err := w.Paths.MkdirAll(w.Paths.Images(), 0o755); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.removePartials()) }()
+	if err := w.removePartials(); err != nil {
+		return err
+	}
+	w.Step("%s: packing with %d MiB free", w.t.FullID(), w.t.FreeMB)
+	// The identity goes to a layer that is thrown away: the store keeps no keys.
+	p, err := w.store.New(w.key)
+	if err != nil {
+		return err
+	}
+	w.pack.Out = out
+	err = sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: stepPack, Args: w.pack, Tree: w.tree(layers, p)}, w.log)
+	if err = errors.Join(err, p.Discard()); err != nil {
+		return err
+	}
+	if err := image.Check(ctx, w.Runner, out); err != nil {
+		return err
+	}
+	return w.place(layers)
+}
+
+const partial = ".partial"
+
+// removePartials takes away what this target's build left unfinished, now or
+// in a run that died.
+func (w *work) removePartials() error {
+	id := w.t.FullID()
+	var errs []error
+	for _, file := range []string{w.Paths.Image(id), w.Paths.Kernel(id), w.Paths.Initrd(id)} {
+		if err := os.Remove(file + partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// place renames the new files to their names: kernel and initrd first, so that
+// an image never waits for a kernel that is not there.
+func (w *work) place(layers []store.Layer) error {
+	id := w.t.FullID()
+	record := ImageRecord{Key: string(w.key), Built: time.Now().UTC().Truncate(time.Second), Distro: w.t.Distro, Release: w.t.Release, Kernel: w.t.Kernel}
+	if w.t.Kernel == family.KernelDistro {
+		version, err := w.placeKernel(layers)
+		if err != nil {
+			return err
+		}
+		record.KernelVersion = version
+	} else if err := removeAll(w.Paths.Kernel(id), w.Paths.Initrd(id)); err != nil {
+		return err
+	}
+	if err := w.placeFile(w.Paths.Image(id)); err != nil {
+		return err
+	}
+	content, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	return w.Paths.WriteFile(w.Paths.ImageRecord(id), append(content, '\n'), 0o644)
+}
+
+func removeAll(files ...string) error {
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeKernel copies kernel and initrd from the layer that has them, and returns
+// the kernel's version.
+func (w *work) placeKernel(layers []store.Layer) (string, error) {
+	for _, l := range layers {
+		version, err := os.ReadFile(filepath.Join(l.Out(), rootfs.VersionFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		for from, to := range map[string]string{rootfs.KernelFile: w.Paths.Kernel(w.t.FullID()), rootfs.InitrdFile: w.Paths.Initrd(w.t.FullID())} {
+			content, err := os.ReadFile(filepath.Join(l.Out(), from))
+			if err != nil {
+				return "", err
+			}
+			if err := w.Paths.WriteFile(to, content, 0o644); err != nil {
+				return "", err
+			}
+		}
+		return strings.TrimSpace(string(version)), nil
+	}
+	return "", fmt.Errorf("no stage brought a kernel although kernel=%q", w.t.Kernel)
+}
+
+func (w *work) placeFile(path string) error {
+	f, err := os.Open(path + partial)
+	if err != nil {
+		return err
+	}
+	// A rename may reach the disk before the data does (rename(2) says nothing of
+	// it): after a power cut the old image must be there, or the whole new one.
+	err = f.Sync()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := w.Paths.Owner.Give(path + partial); err != nil {
+		return err
+	}
+	return os.Rename(path+partial, path)
+}

@@ -1,0 +1,254 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/virt"
+)
+
+// plan is what an Init has to start. Everything that can be known beforehand is
+// checked before the first of it starts.
+type plan struct {
+	family   *family.Family
+	targets  []*family.Target // all that were asked for, those that run included
+	networks []virt.NetworkDoc
+	domains  []domainStart
+	accel    virt.Accel
+	warnings []string
+}
+
+type domainStart struct {
+	target *family.Target
+	doc    virt.Document
+}
+
+// host is what libvirt and the kernel say is there already.
+type host struct {
+	domains  []virt.Domain
+	networks []virt.Network
+	net      virt.HostNet
+	caps     virt.Capabilities
+	accel    virt.Accel
+}
+
+func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targets []*family.Target, o InitOptions) (plan, error) {
+	p := plan{family: f}
+	h, err := g.look(ctx, d, o)
+	if err != nil {
+		return p, err
+	}
+	p.accel = h.accel
+	networks, err := g.networkDocs(f)
+	if err != nil {
+		return p, err
+	}
+	var faults []error
+	needed := map[string]bool{}
+	for _, t := range targets {
+		doc, err := g.domainDoc(f, t, networks, h)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		if doc.Name == "" {
+			p.warnings = append(p.warnings, fmt.Sprintf("%s has no libvirt document in the recipe: not started", t.FullID()))
+			continue
+		}
+		for _, n := range doc.Networks {
+			needed[n] = true
+		}
+		p.targets = append(p.targets, t)
+		faults = append(faults, g.planDomain(&p, t, doc, h.domains))
+	}
+	// One target alone needs only the networks it joins.
+	if len(targets) < len(f.Targets) {
+		networks = slices.DeleteFunc(networks, func(n virt.NetworkDoc) bool { return !needed[n.Name] })
+	}
+	faults = append(faults, g.planNetworks(&p, networks, h)...)
+	return p, errors.Join(faults...)
+}
+
+func (g Guests) look(ctx context.Context, d virt.Daemon, o InitOptions) (h host, err error) {
+	h.accel = virt.ChooseAccel(ctx, o.Accel)
+	if h.caps, err = d.Capabilities(ctx, h.accel); err != nil {
+		return h, err
+	}
+	if h.domains, err = d.Domains(ctx); err != nil {
+		return h, err
+	}
+	if h.networks, err = d.Networks(ctx); err != nil {
+		return h, err
+	}
+	h.net, err = virt.ReadHostNet()
+	return h, err
+}
+
+func (g Guests) networkDocs(f *family.Family) ([]virt.NetworkDoc, error) {
+	var docs []virt.NetworkDoc
+	var faults []error
+	for _, n := range f.Networks {
+		content, err := os.ReadFile(n.File)
+		if err == nil {
+			var doc virt.NetworkDoc
+			doc, err = virt.NetworkDocument(content, n.FullID, virt.Owner{Family: f.Name, Root: g.root()})
+			docs = append(docs, doc)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", n.File, err))
+		}
+	}
+	return docs, errors.Join(faults...)
+}
+
+// domainDoc returns a target's document, ready for libvirt; one without a name if
+// the recipe has none.
+func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.NetworkDoc, h host) (virt.Document, error) {
+	if t.DomainFile == "" {
+		return virt.Document{}, nil
+	}
+	content, err := os.ReadFile(t.DomainFile)
+	if err != nil {
+		return virt.Document{}, err
+	}
+	id := t.FullID()
+	guest := virt.Guest{
+		FullID: id, Owner: virt.Owner{Family: f.Name, Target: t.Name, Root: g.root()},
+		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
+		Accel: h.accel, Host: h.caps, Exists: exists,
+	}
+	for _, n := range networks {
+		guest.Networks = append(guest.Networks, n.Name)
+	}
+	if t.Kernel != family.KernelNone {
+		guest.Kernel = g.Paths.Kernel(id)
+		if exists(g.Paths.Initrd(id)) {
+			guest.Initrd = g.Paths.Initrd(id)
+		}
+	}
+	doc, err := virt.DomainDocument(content, guest)
+	if err != nil {
+		return doc, fmt.Errorf("%s: %w", t.DomainFile, err)
+	}
+	return doc, nil
+}
+
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// planDomain adds a target's domain to the plan unless it runs already.
+func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there []virt.Domain) error {
+	own := virt.Owner{Family: t.Family, Target: t.Name, Root: g.root()}
+	at := slices.IndexFunc(there, func(d virt.Domain) bool { return d.Name == doc.Name })
+	if at >= 0 {
+		d := there[at]
+		if d.Owner == own && d.State.Active() {
+			g.Step("%s is %s already", doc.Name, d.State)
+			return nil
+		}
+		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
+	}
+	p.warnings = append(p.warnings, doc.Warnings...)
+	p.domains = append(p.domains, domainStart{t, doc})
+	return g.checkFiles(t, doc)
+}
+
+// foreign words that libvirt has an object of a name of ours which we did not
+// start, and which is therefore left alone.
+func foreign(kind, name string, theirs, ours virt.Owner, state string) error {
+	if theirs == ours {
+		undefine := map[string]string{"domain": "undefine", "network": "net-undefine"}[kind]
+		return hint.Add(fmt.Errorf("libvirt holds a %s %s that is %s, which meros would not leave behind", kind, name, state),
+			"take it away first: `virsh %s %s`", undefine, name)
+	}
+	return hint.Add(fmt.Errorf("libvirt has a %s %s (%s) of %s: it is not touched", kind, name, state, theirs.Describe()),
+		"stop or rename it where it was made, then try again")
+}
+
+// checkFiles looks at what the domain opens: that it is there, and that libvirt's
+// qemu user gets to it.
+func (g Guests) checkFiles(t *family.Target, doc virt.Document) error {
+	var faults []error
+	for _, file := range doc.Files {
+		_, err := os.Stat(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			faults = append(faults, g.missing(t, file))
+		case err != nil:
+			faults = append(faults, fmt.Errorf("%s: %w", t.FullID(), err))
+		case doc.QEMU:
+			faults = append(faults, reachable(t, file))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (g Guests) missing(t *family.Target, file string) error {
+	id := t.FullID()
+	what := "a file of its libvirt document"
+	switch file {
+	case g.Paths.Image(id):
+		what = "its image"
+	case g.Paths.Kernel(id):
+		what = "its kernel"
+	default:
+		return fmt.Errorf("%s: %s is missing: %s", id, what, file)
+	}
+	err := fmt.Errorf("%s: %s is missing: %s", id, what, file)
+	if t.Imported {
+		return hint.Add(err, "meros import %s FILE", id)
+	}
+	return hint.Add(err, "meros build %s %s", t.Family, t.Name)
+}
+
+func reachable(t *family.Target, file string) error {
+	user, err := virt.FindQEMUUser()
+	if err != nil {
+		return nil // libvirt will say it in its own words
+	}
+	err = user.CanReach(file)
+	closed, ok := errors.AsType[*virt.ClosedFolderError](err)
+	if !ok {
+		return err
+	}
+	return hint.Add(fmt.Errorf("%s: %s: %w", t.FullID(), file, closed),
+		"let it pass, which shows nobody what is inside: `chmod o+x %s`; or keep the root elsewhere (--root)", closed.Dir)
+}
+
+// planNetworks adds the networks that do not run yet, and returns what stands in
+// their way.
+func (g Guests) planNetworks(p *plan, networks []virt.NetworkDoc, h host) []error {
+	own := virt.Owner{Family: p.family.Name, Root: g.root()}
+	var faults []error
+	for _, n := range networks {
+		at := slices.IndexFunc(h.networks, func(t virt.Network) bool { return t.Name == n.Name })
+		switch {
+		case at < 0:
+			p.networks = append(p.networks, n)
+		case h.networks[at].Owner == own && h.networks[at].Active:
+			g.Step("network %s is up already", n.Name)
+		default:
+			faults = append(faults, foreign("network", n.Name, h.networks[at].Owner, own, activity(h.networks[at])))
+		}
+	}
+	running := slices.DeleteFunc(slices.Clone(h.networks), func(n virt.Network) bool { return !n.Active })
+	for _, err := range virt.Clashes(p.networks, running, h.net) {
+		faults = append(faults, hint.Add(err, "give it another bridge or subnet in %s/libvirt", p.family.Dir))
+	}
+	return faults
+}
+
+func activity(n virt.Network) string {
+	if n.Active {
+		return "running"
+	}
+	return "defined"
+}

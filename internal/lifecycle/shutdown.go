@@ -1,0 +1,263 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"meros/internal/layout"
+	"meros/internal/virt"
+)
+
+// askAgain is how often a guest is asked to power off: one that still boots has
+// nobody who listens.
+const askAgain = 4 * time.Second
+
+// ShutdownOptions come from the call.
+type ShutdownOptions struct {
+	Family string        // "": all families of this root
+	Target string        // "": all targets
+	Force  bool          // cut the power at once
+	Grace  time.Duration // how long guests may take before their power is cut
+}
+
+// Shutdown stops what meros runs from this root, and then takes down the networks
+// of the same families that no guest uses any more. It needs no recipe. It
+// returns how many domains and networks there were.
+func (g Guests) Shutdown(ctx context.Context, o ShutdownOptions) (int, error) {
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	families := []string{o.Family}
+	if o.Family == "" {
+		if families, err = g.runningFamilies(ctx, d); err != nil {
+			return 0, err
+		}
+	}
+	for _, name := range families {
+		unlock, err := g.lock(ctx, name, "shutdown")
+		if err != nil {
+			return 0, err
+		}
+		defer unlock()
+	}
+	mine := func(owner virt.Owner) bool {
+		return owner.Root == g.root() && slices.Contains(families, owner.Family)
+	}
+	s := stopper{Guests: g, daemon: d, force: o.Force, grace: o.Grace}
+	n, err := s.stopDomains(ctx, func(d virt.Domain) bool {
+		return mine(d.Owner) && (o.Target == "" || d.Owner.Target == o.Target)
+	})
+	if err != nil {
+		return n, fmt.Errorf("shutdown: %w", err)
+	}
+	removed, err := s.removeNetworks(ctx, mine)
+	if err != nil {
+		return n, fmt.Errorf("shutdown: %w", err)
+	}
+	if n+removed == 0 {
+		g.Step("nothing runs%s", of(o))
+	}
+	return n + removed, nil
+}
+
+func of(o ShutdownOptions) string {
+	switch {
+	case o.Family == "":
+		return ""
+	case o.Target == "":
+		return " of " + o.Family
+	}
+	return ": " + o.Family + "-" + o.Target
+}
+
+// Active returns the running domains of the host, anybody's.
+func (g Guests) Active(ctx context.Context) ([]virt.Domain, error) {
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	domains, err := d.Domains(ctx)
+	return slices.DeleteFunc(domains, func(d virt.Domain) bool { return !d.State.Active() }), err
+}
+
+// ShutdownAll stops these domains, whoever made them, and then takes down the
+// networks that meros made from this root.
+func (g Guests) ShutdownAll(ctx context.Context, domains []virt.Domain, o ShutdownOptions) error {
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names := map[string]bool{}
+	for _, dom := range domains {
+		names[dom.Name] = true
+	}
+	s := stopper{Guests: g, daemon: d, force: o.Force, grace: o.Grace}
+	if _, err := s.stopDomains(ctx, func(d virt.Domain) bool { return names[d.Name] }); err != nil {
+		return fmt.Errorf("shutdown-all: %w", err)
+	}
+	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() })
+	return err
+}
+
+// runningFamilies returns the families of this root of which libvirt has
+// anything, sorted.
+func (g Guests) runningFamilies(ctx context.Context, d virt.Daemon) ([]string, error) {
+	domains, err := d.Domains(ctx)
+	if err != nil {
+		return nil, err
+	}
+	networks, err := d.Networks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	add := func(o virt.Owner) {
+		// The name becomes a lock's file: what libvirt holds was ours, but may have
+		// been edited since.
+		if o.Root == g.root() && layout.CheckFamily(o.Family) == nil {
+			names = append(names, o.Family)
+		}
+	}
+	for _, d := range domains {
+		add(d.Owner)
+	}
+	for _, n := range networks {
+		add(n.Owner)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// stopper stops domains and networks.
+type stopper struct {
+	Guests
+	daemon virt.Daemon
+	force  bool
+	grace  time.Duration
+}
+
+// stopDomains ends the running domains that which picks, and returns how many
+// there were.
+func (s stopper) stopDomains(ctx context.Context, which func(virt.Domain) bool) (int, error) {
+	running, err := s.running(ctx, which)
+	if err != nil || len(running) == 0 {
+		return 0, err
+	}
+	n := len(running)
+	verb := "shutting down"
+	if s.force {
+		verb = "cutting the power of"
+	}
+	s.Step("%s %s", verb, names(running))
+	if !s.force {
+		if running, err = s.ask(ctx, running, which); err != nil {
+			return n, err
+		}
+	}
+	var faults []error
+	for _, d := range running {
+		faults = append(faults, s.daemon.DestroyDomain(ctx, d))
+	}
+	return n, errors.Join(faults...)
+}
+
+func (s stopper) running(ctx context.Context, which func(virt.Domain) bool) ([]virt.Domain, error) {
+	domains, err := s.daemon.Domains(ctx)
+	return slices.DeleteFunc(domains, func(d virt.Domain) bool { return !d.State.Active() || !which(d) }), err
+}
+
+// ask asks guests to power off until they have or the grace is over, and returns
+// those that are left.
+func (s stopper) ask(ctx context.Context, running []virt.Domain, which func(virt.Domain) bool) ([]virt.Domain, error) {
+	deadline := time.Now().Add(s.grace)
+	var asked time.Time
+	for len(running) > 0 && time.Now().Before(deadline) {
+		deaf := slices.IndexFunc(running, func(d virt.Domain) bool { return d.State == virt.StatePaused || d.State == virt.StateCrashed })
+		if deaf >= 0 {
+			s.Warn("%s is %s and cannot shut down: its power is cut", running[deaf].Name, running[deaf].State)
+			if err := s.daemon.DestroyDomain(ctx, running[deaf]); err != nil {
+				return running, err
+			}
+		}
+		if time.Since(asked) >= askAgain {
+			asked = time.Now()
+			s.askOnce(ctx, running)
+		}
+		select {
+		case <-ctx.Done():
+			return running, context.Cause(ctx)
+		case <-time.After(pollEvery):
+		}
+		var err error
+		if running, err = s.running(ctx, which); err != nil {
+			return nil, err
+		}
+	}
+	if len(running) > 0 {
+		s.Warn("not powered off within %s, the power is cut: %s", s.grace, names(running))
+	}
+	return running, nil
+}
+
+// askOnce asks each guest. One that cannot be asked is cut off in the end like
+// one that does not listen.
+func (s stopper) askOnce(ctx context.Context, running []virt.Domain) {
+	for _, d := range running {
+		if err := s.daemon.ShutdownDomain(ctx, d); err != nil && ctx.Err() == nil && d.State == virt.StateRunning {
+			s.Warn("%v", err)
+		}
+	}
+}
+
+// removeNetworks takes down the networks that mine picks and no running domain
+// joins, and returns how many.
+func (s stopper) removeNetworks(ctx context.Context, mine func(virt.Owner) bool) (int, error) {
+	networks, err := s.daemon.Networks(ctx)
+	if err != nil {
+		return 0, err
+	}
+	domains, err := s.running(ctx, func(virt.Domain) bool { return true })
+	if err != nil {
+		return 0, err
+	}
+	removed := 0
+	var faults []error
+	for _, n := range networks {
+		if !n.Active || !mine(n.Owner) {
+			continue
+		}
+		if user, used := userOf(n.Name, domains); used {
+			s.Step("network %s stays: %s uses it", n.Name, user)
+			continue
+		}
+		s.Step("taking down network %s", n.Name)
+		faults = append(faults, s.daemon.DestroyNetwork(ctx, n))
+		removed++
+	}
+	return removed, errors.Join(faults...)
+}
+
+// userOf returns a domain that joins a network.
+func userOf(network string, domains []virt.Domain) (string, bool) {
+	at := slices.IndexFunc(domains, func(d virt.Domain) bool { return slices.Contains(d.Joins(), network) })
+	if at < 0 {
+		return "", false
+	}
+	return domains[at].Name, true
+}
+
+func names(domains []virt.Domain) string {
+	var list []string
+	for _, d := range domains {
+		list = append(list, d.Name)
+	}
+	return strings.Join(list, ", ")
+}
