@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meros/internal/session"
+)
+
+type execOptions struct {
+	fullID  string
+	argv    []string
+	tty     bool
+	env     []string      // NAME=VALUE, or NAME for the caller's own value
+	timeout time.Duration // 0: none
+}
+
+func newExecCmd(e *env) *cobra.Command {
+	var o execOptions
+	cmd := &cobra.Command{
+		Use:   "exec FULLID [flags] -- COMMAND [ARG...]",
+		Short: "Run a command in a target",
+		Long: `Run a command in a target over SSH, as the recipe's user. The guest gets the
+arguments exactly as they stand; for a shell's line, say sh -c 'LINE'. Input,
+output and errors are the command's own. The exit status is the command's,
+128+n when signal n ended it, 255 if the guest was not reached or the connection
+was lost.
+`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeTargets(e),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			// Flags may stand before and after the target; the command's are its own.
+			if err := cmd.Flags().Parse(args[1:]); err != nil {
+				return usage(err)
+			}
+			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
+				return cmd.Help()
+			}
+			o.fullID, o.argv = args[0], cmd.Flags().Args()
+			return execute(cmd.Context(), e, o)
+		},
+	}
+	cmd.Flags().SetInterspersed(false)
+	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "end the command after this `time`, such as 30s (default: never)")
+	return cmd
+}
+
+func execute(ctx context.Context, e *env, o execOptions) error {
+	if len(o.argv) == 0 {
+		return usage(errors.New("exec: no command: want exec FULLID -- COMMAND [ARG...]"))
+	}
+	settings, err := o.settings(e.Getenv)
+	if err != nil {
+		return usage(fmt.Errorf("exec: %w", err))
+	}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		cause := fmt.Errorf("exec on %s: not done after %s", o.fullID, o.timeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
+		defer cancel()
+	}
+	c, err := dial(ctx, e, o.fullID)
+	if err != nil && ctx.Err() != nil {
+		return unreached{err}
+	}
+	if err != nil {
+		return guestStatus(err)
+	}
+	defer c.Close()
+	return guestStatus(session.Exec(ctx, c, e.Streams, o.argv, session.ExecOptions{
+		Env: settings, TTY: o.tty, Getenv: e.Getenv,
+	}))
+}
+
+// settings returns the variables to set, each NAME=VALUE.
+func (o execOptions) settings(getenv func(string) string) ([]string, error) {
+	var settings []string
+	for _, s := range o.env {
+		if !strings.Contains(s, "=") {
+			s += "=" + getenv(s)
+		}
+		if err := session.CheckEnv(s); err != nil {
+			return nil, err
+		}
+		settings = append(settings, s)
+	}
+	return settings, nil
+}

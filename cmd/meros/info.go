@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"meros/internal/family"
+	"meros/internal/layout"
+	"meros/internal/lifecycle"
+	"meros/internal/ui"
+)
+
+type infoOptions struct {
+	name   string // a family, a full id, or "": all
+	output string // text or json
+}
+
+func newInfoCmd(e *env) *cobra.Command {
+	var o infoOptions
+	cmd := &cobra.Command{
+		Use:   "info [FAMILY|FULLID]",
+		Short: "Show families, targets, images, and what runs (--info)",
+		Long: `Show all families, or one, with their targets: image, kernel, state, address; or
+one target with all that is known of it. The JSON form has a version: fields may
+be added to it, none change while the version stays.
+`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeGuests(e),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.name = strings.Join(args, "")
+			return info(cmd.Context(), e, o)
+		},
+	}
+	addOutputFlag(cmd, &o.output)
+	return cmd
+}
+
+func addOutputFlag(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVar(output, "output", "text", "form of the result: text or json")
+}
+
+func checkOutput(output string) error {
+	if output != "text" && output != "json" {
+		return usage(fmt.Errorf("--output is text or json, not %q", output))
+	}
+	return nil
+}
+
+func info(ctx context.Context, e *env, o infoOptions) error {
+	if err := checkOutput(o.output); err != nil {
+		return err
+	}
+	if err := e.resolve(); err != nil {
+		return err
+	}
+	only := o.name
+	if strings.Contains(o.name, "-") {
+		var err error
+		if only, _, err = layout.SplitFullID(o.name); err != nil {
+			return usage(err)
+		}
+	}
+	i, err := guests(e).Info(ctx, only)
+	if err != nil {
+		return err
+	}
+	if i.Libvirt != "ok" {
+		e.Warn("the states are not known: %s", i.Libvirt)
+	}
+	if only != o.name {
+		if err := keepTarget(e, &i, o.name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case o.output == "json":
+		return printJSON(e.Out, i)
+	case only != o.name:
+		return printTarget(e.Out, i.Families[0].Targets[0])
+	}
+	return printFamilies(e, i)
+}
+
+// keepTarget leaves one target in i.
+func keepTarget(e *env, i *lifecycle.Info, fullID string) error {
+	f := &i.Families[0]
+	at := slices.IndexFunc(f.Targets, func(t lifecycle.TargetInfo) bool { return t.FullID == fullID })
+	if at < 0 {
+		_, _, err := family.LoadTarget(e.Paths, fullID)
+		return err
+	}
+	f.Targets, f.Networks = f.Targets[at:at+1], []lifecycle.NetworkInfo{}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func printFamilies(e *env, i lifecycle.Info) error {
+	w := tabwriter.NewWriter(e.Out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tSTATE\tIMAGE\tBUILT\tKERNEL\tADDRESS")
+	for _, f := range i.Families {
+		if f.Fault != "" {
+			e.Warn("%s: %s", f.Name, f.Fault)
+		}
+		for _, t := range f.Targets {
+			size, built := imageColumns(t.Image)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.FullID, t.State, size, built, orDash(t.Kernel), orDash(address(t)))
+		}
+		for _, n := range f.Networks {
+			fmt.Fprintf(w, "%s (network)\t%s\t-\t-\t-\t-\n", ui.Clean(n.Name), n.State)
+		}
+	}
+	return w.Flush()
+}
+
+func printTarget(out io.Writer, t lifecycle.TargetInfo) error {
+	size, built := imageColumns(t.Image)
+	file := "none"
+	if t.Image != nil {
+		file = t.Image.File
+	}
+	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	for _, row := range [][2]string{
+		{"target", t.FullID},
+		{"state", string(t.State)},
+		{"address", address(t)},
+		{"user", t.User},
+		{"system", strings.TrimSpace(t.Distro + " " + t.Release)},
+		{"kernel", strings.TrimSpace(t.Kernel + " " + t.Version)},
+		{"image", file},
+		{"size", size},
+		{"built", built},
+		{"console log", t.Console},
+	} {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], orDash(row[1]))
+	}
+	return w.Flush()
+}
+
+func imageColumns(i *lifecycle.ImageInfo) (size, built string) {
+	if i == nil {
+		return "none", "-"
+	}
+	return fmt.Sprintf("%d MiB", i.Bytes>>20), i.Built.Local().Format("2006-01-02 15:04")
+}
+
+func address(t lifecycle.TargetInfo) string {
+	if t.Address == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s port %d", t.Address, t.SSHPort)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
