@@ -15,6 +15,7 @@ type buildOptions struct {
 	targets []string // none: all
 	noWait  bool     // fail if another meros works on the family
 	noCache bool     // do every stage anew
+	plan    bool     // say what would be done
 }
 
 func newBuildCmd(e *env) *cobra.Command {
@@ -35,6 +36,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 		},
 	}
 	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "fail if another meros works on the family")
+	cmd.Flags().BoolVar(&o.plan, "plan", false, "say which stages would be done again and why, and do nothing")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
 	return cmd
 }
@@ -52,7 +54,7 @@ func build(ctx context.Context, e *env, o buildOptions) error {
 		return err
 	}
 	b := lifecycle.Builder{Streams: e.Streams, Runner: e.Runner, Paths: e.Paths}
-	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache})
+	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache, Plan: o.plan})
 }
 
 // pick returns the named targets of a family, by name or full id; all if none

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 
 	"meros/internal/family"
+	"meros/internal/lifecycle"
 	"meros/internal/proc"
 	"meros/internal/session"
 	"meros/internal/virt"
@@ -75,7 +76,7 @@ func classify(err error) int {
 		return exitRecipe
 	case notReached:
 		return exitUnreached
-	case is(proc.ErrNotFound, virt.ErrUnreachable, fs.ErrPermission):
+	case is(proc.ErrNotFound, virt.ErrUnreachable, lifecycle.ErrHostNotReady, fs.ErrPermission):
 		return exitHost
 	}
 	return exitFailed

@@ -49,6 +49,14 @@ func (p Paths) Initrd(fullID string) string { return p.join("data", "images", fu
 // ImageRecord says what a target's image was made of.
 func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images", fullID+".json") }
 
+// Mirrors remembers which mirrors the host's apt is set to.
+func (p Paths) Mirrors() string { return p.join("data", "build", "cache", "mirrors.json") }
+
+// LastPlan says what the last build of a target read, stage by stage.
+func (p Paths) LastPlan(fullID string) string {
+	return p.join("data", "build", "cache", "plans", fullID+".json")
+}
+
 // ClientKey is the private key that opens sessions on a target; its public half
 // has .pub added.
 func (p Paths) ClientKey(fullID string) string { return p.join("data", "ssh_keys", fullID) }

@@ -31,6 +31,7 @@ type Builder struct {
 type BuildOptions struct {
 	NoWait  bool // fail at once if another meros works on the family
 	NoCache bool // do every stage anew
+	Plan    bool // say what would be done, and do nothing
 }
 
 // Build makes or renews the images of the targets. An image that is already
@@ -57,6 +58,19 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 	return nil
 }
 
+// newWork reads the recipe and the host and decides what a target's build is
+// made of.
+func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
+	stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{
+		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w := &work{Builder: b, t: t, store: store.Open(b.Paths), stages: stages}
+	return w, w.plan()
+}
+
 // work is one target on its way to an image.
 type work struct {
 	Builder
@@ -64,20 +78,19 @@ type work struct {
 	store  store.Store
 	stages []rootfs.Stage
 	pack   packArgs
-	key    store.Key // of the image
+	key    store.Key     // of the image
+	reads  []store.Piece // what key is made of
 	log    io.Writer
 }
 
 func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions) error {
 	started := time.Now()
-	logName := "build-" + t.FullID()
-	stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{Log: b.Paths.Log(logName)})
+	w, err := b.newWork(ctx, t)
 	if err != nil {
 		return err
 	}
-	w := &work{Builder: b, t: t, store: store.Open(b.Paths), stages: stages}
-	if err := w.plan(); err != nil {
-		return err
+	if o.Plan {
+		return w.explain(o)
 	}
 	if !o.NoCache && w.upToDate() {
 		b.Step("%s is up to date", t.FullID())
@@ -86,7 +99,7 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions) e
 	if err := w.ready(); err != nil {
 		return err
 	}
-	logFile, err := b.Paths.OpenLog(logName)
+	logFile, err := b.Paths.OpenLog("build-" + t.FullID())
 	if err != nil {
 		return err
 	}
@@ -129,7 +142,10 @@ func (w *work) run(ctx context.Context, o BuildOptions) error {
 		}
 		layers = append(layers, l)
 	}
-	return w.packAndPlace(ctx, layers)
+	if err := w.packAndPlace(ctx, layers); err != nil {
+		return err
+	}
+	return w.remember()
 }
 
 func (w *work) chroot() string { return w.Paths.Chroot(w.t.Family, w.t.Name) }
@@ -190,7 +206,7 @@ func pack(ctx context.Context, r proc.Runner, root string, a packArgs) error {
 // plan makes the target's keys and the key of the image.
 func (w *work) plan() error {
 	t := w.t
-	id, err := session.MakeKeys(w.Paths, t.FullID())
+	keys, err := session.MakeKeys(w.Paths, t.FullID())
 	if err != nil {
 		return err
 	}
@@ -198,19 +214,19 @@ func (w *work) plan() error {
 	w.pack = packArgs{
 		Identity: rootfs.Identity{
 			Hostname: t.Hostname, SSHPort: t.SSHPort, RootUUID: uuids.Root,
-			AuthorizedKey: id.AuthorizedKey, HostPrivate: id.HostPrivate, HostPublic: id.HostPublic,
+			AuthorizedKey: keys.AuthorizedKey, HostPrivate: keys.HostPrivate, HostPublic: keys.HostPublic,
 		},
 		Image: image.Options{Name: t.FullID(), FreeMB: t.FreeMB, UUIDs: uuids, Epoch: imageEpoch},
 	}
 	if t.HasSession() {
 		w.pack.Identity.User = t.User
 	}
+	id := w.pack.Identity
 	key := store.NewKey(stepPack).Add("format", imageFormat).Add("kernel", string(t.Kernel)).
-		Add("identity", fmt.Sprintf("%+v", w.pack)).Add("target", t.FullID())
-	for _, s := range w.stages {
-		key.Add("stage", string(s.Key))
-	}
-	w.key = key.Sum()
+		Add("name", t.FullID(), id.Hostname).Add("free space", fmt.Sprint(t.FreeMB)).
+		Add("session", id.User, fmt.Sprint(id.SSHPort)).Add("keys", string(id.AuthorizedKey), string(id.HostPublic)).
+		Add(rootfs.Below, string(w.stages[len(w.stages)-1].Key))
+	w.key, w.reads = key.Sum(), key.Pieces()
 	return nil
 }
 

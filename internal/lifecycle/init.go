@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meros/internal/family"
+	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/proc"
 	"meros/internal/ui"
@@ -65,7 +66,11 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 
 // lock takes a family's lock for an act, and says whom it waits for.
 func (g Guests) lock(ctx context.Context, name, act string) (func(), error) {
-	return g.Paths.Lock(ctx, name, act+" "+name, func(holder string) { g.Step("waiting for: %s", holder) })
+	unlock, err := g.Paths.Lock(ctx, name, act+" "+name, func(holder string) { g.Step("waiting for: %s", holder) })
+	if errors.Is(err, fs.ErrPermission) {
+		err = hint.Add(err, "%s belongs to somebody else: use sudo, or a root folder of your own (--root)", g.Paths.Data())
+	}
+	return unlock, err
 }
 
 func (g Guests) root() string { return virt.RootOf(g.Paths.Root) }

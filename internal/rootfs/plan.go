@@ -34,7 +34,8 @@ const (
 
 // Options of a Plan that come from the call, not from the recipe.
 type Options struct {
-	Log string // where the output of all stages goes
+	Log     string // where the output of all stages goes
+	Mirrors string // file that remembers the mirrors of the host's apt; "": none
 }
 
 // Plan returns the stages of a target in order. It reads the recipe and asks
@@ -43,7 +44,7 @@ func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]St
 	if t.Distro != "debian" {
 		return nil, hint.Add(fmt.Errorf("distro %q cannot be built yet", t.Distro), "set distro=\"debian\" in %s", t.BuildFile)
 	}
-	base, err := planBootstrap(ctx, r, t)
+	base, err := planBootstrap(ctx, r, t, o)
 	if err != nil {
 		return nil, err
 	}
@@ -60,17 +61,17 @@ func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]St
 	return append(stages, hooks), err
 }
 
-func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target) (Stage, error) {
+func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
 	tool, err := bootstrapTool(t)
 	if err != nil {
 		return Stage{}, err
 	}
-	sources, err := debianSources(ctx, r, t)
+	sources, err := debianSources(ctx, r, t, o)
 	if err != nil {
 		return Stage{}, err
 	}
 	b := Bootstrap{Tool: tool, Suite: suite(t), Arch: debianArch(t), Sources: sources}
-	key := store.NewKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
+	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
 	s := newStage(stepBootstrap, key, fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool), b)
 	s.Base = true
 	return s, nil
@@ -116,7 +117,7 @@ func planInstall(t *family.Target, below store.Key) Stage {
 	if a.Kernel != "" {
 		say += " and the kernel " + a.Kernel
 	}
-	key := store.NewKey(stepInstall).Add(Below, string(below)).Add("packages", packages...).
+	key := stageKey(stepInstall).Add(Below, string(below)).Add("packages", packages...).
 		Add("kernel", a.Kernel).Add("initrd", initrdModules...)
 	s := newStage(stepInstall, key, say, nil)
 	s.Args = func(out string) any { a.Out = out; return a }
@@ -125,6 +126,14 @@ func planInstall(t *family.Target, below store.Key) Stage {
 
 // Below labels the key of the stage before, among what a stage reads.
 const Below = "the stage before"
+
+// stageFormat changes when meros itself does a stage differently, so that
+// results of older versions are not taken for its own.
+const stageFormat = "2"
+
+func stageKey(name string) *store.KeyBuilder {
+	return store.NewKey(name).Add("version of meros's stages", stageFormat)
+}
 
 // newStage is a stage whose step needs nothing but args.
 func newStage(name string, key *store.KeyBuilder, say string, args any) Stage {
@@ -146,7 +155,7 @@ func debianKernel(arch string) string {
 }
 
 func planPopulate(t *family.Target, below store.Key) (Stage, error) {
-	key := store.NewKey(stepPopulate).Add(Below, string(below)).Add("user", t.User)
+	key := stageKey(stepPopulate).Add(Below, string(below)).Add("user", t.User)
 	for _, dir := range t.Includes {
 		if err := key.AddTree("includes", dir); err != nil {
 			return Stage{}, err
@@ -166,7 +175,7 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 		"MEROS_FAMILY=" + t.Family, "MEROS_TARGET=" + t.Name, "TARGET_FULL_ID=" + t.FullID(),
 		"MEROS_USER=" + t.User, "MEROS_HOSTNAME=" + t.Hostname,
 	}
-	key := store.NewKey(stepHooks).Add(Below, string(below)).Add("env", env...)
+	key := stageKey(stepHooks).Add(Below, string(below)).Add("env", env...)
 	for _, file := range t.ChrootHooks {
 		if err := key.AddFile("hook", file); err != nil {
 			return Stage{}, err

@@ -63,7 +63,7 @@ func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := debianSources(t.Context(), proctest.Script(t, tt.calls...), &tt.target)
+			got, err := debianSources(t.Context(), proctest.Script(t, tt.calls...), &tt.target, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

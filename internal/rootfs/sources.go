@@ -22,29 +22,32 @@ const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 var rolling = map[string]bool{"sid": true, "unstable": true, "experimental": true}
 
 // mirrors are the addresses of a Debian archive. Empty ones are not known.
-type mirrors struct{ main, security string }
+type mirrors struct {
+	Main     string `json:"main"`
+	Security string `json:"security"`
+}
 
 // debianSources returns the lines of the target's sources.list, or none if
 // neither the recipe nor the host's apt names a mirror: then the bootstrap tool
 // takes its own default.
-func debianSources(ctx context.Context, r proc.Runner, t *family.Target) ([]string, error) {
-	m, err := hostMirrors(ctx, r)
+func debianSources(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]string, error) {
+	m, err := o.mirrors(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	if t.Mirror != "" {
-		m.main = t.Mirror
+		m.Main = t.Mirror
 	}
-	if m.main == "" {
+	if m.Main == "" {
 		return nil, nil
 	}
-	lines := []string{sourceLine(m.main, suite(t))}
+	lines := []string{sourceLine(m.Main, suite(t))}
 	if rolling[suite(t)] {
 		return lines, nil
 	}
-	lines = append(lines, sourceLine(m.main, suite(t)+"-updates"))
-	if m.security != "" {
-		lines = append(lines, sourceLine(m.security, suite(t)+"-security"))
+	lines = append(lines, sourceLine(m.Main, suite(t)+"-updates"))
+	if m.Security != "" {
+		lines = append(lines, sourceLine(m.Security, suite(t)+"-security"))
 	}
 	return lines, nil
 }
@@ -84,7 +87,7 @@ func hostMirrors(ctx context.Context, r proc.Runner) (mirrors, error) {
 		for line := range strings.Lines(out.String()) {
 			m.take(strings.Split(strings.TrimSpace(line), "|"))
 		}
-		if m.main != "" {
+		if m.Main != "" {
 			break
 		}
 	}
@@ -103,11 +106,11 @@ func (m *mirrors) take(fields []string) {
 	}
 	switch {
 	case strings.HasSuffix(release, "-security"):
-		if m.security == "" {
-			m.security = site
+		if m.Security == "" {
+			m.Security = site
 		}
-	case !strings.Contains(release, "-") && m.main == "":
-		m.main = site
+	case !strings.Contains(release, "-") && m.Main == "":
+		m.Main = site
 	}
 }
 

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,11 +108,11 @@ func memFile(b []byte) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
-	os.Remove(f.Name())
-	if _, err := io.Copy(f, bytes.NewReader(b)); err == nil {
+	_, err = f.Write(b)
+	if err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}
-	if err != nil {
+	if err := errors.Join(err, os.Remove(f.Name())); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
