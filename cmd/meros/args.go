@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/spf13/cobra"
 )
 
 // original maps the flags of the first meros to the subcommands that do the
@@ -21,7 +23,13 @@ var globalFlags = map[string]bool{"--root": true, "--verbose": false, "--quiet":
 // modernArgs rewrites a command line in the original spelling as one with a
 // subcommand: the flag may stand first (--run T firefox) or after the family or
 // target (T --run firefox). Every other command line comes back as it is.
+//
+// A shell that completes a command line hands it over behind a hidden command,
+// and the word that is not whole yet comes last.
 func modernArgs(args []string) []string {
+	if last := len(args) - 1; last > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+		return slices.Concat(args[:1], modernArgs(args[1:last]), args[last:])
+	}
 	globals, rest := splitGlobals(args)
 	switch {
 	case len(rest) > 0 && isOriginal(rest[0]):

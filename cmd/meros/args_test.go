@@ -37,6 +37,10 @@ func TestModernArgs(t *testing.T) {
 		"exec mos_sec-guest -- bash -c id":    "exec mos_sec-guest -- bash -c id",
 		"build mos_sec":                       "build mos_sec",
 		"exec -c x":                           "exec -c x",
+		"__complete --build mos_":             "__complete build mos_",
+		"__complete mos_sec --build gu":       "__complete build mos_sec gu",
+		"__complete --build":                  "__complete --build",
+		"__completeNoDesc -c mos_":            "__completeNoDesc connect mos_",
 	} {
 		got := strings.Join(modernArgs(strings.Fields(in)), " ")
 		if got != want {

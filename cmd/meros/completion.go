@@ -1,54 +1,33 @@
 package main
 
 import (
-	"strings"
+	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"meros/internal/family"
 )
 
-// completeFamilies offers family names for a first argument. Whatever is wrong
-// offers nothing: a completion has no way to speak.
-func completeFamilies(e *env) cobra.CompletionFunc {
-	return completeFirst(e, func(names []string) []string { return names })
-}
-
-// completeTargets offers full ids for a first argument, of the families whose
-// recipes have no fault.
-func completeTargets(e *env) cobra.CompletionFunc {
-	return completeFirst(e, func(names []string) []string {
-		var ids []string
-		for _, name := range names {
-			f, err := family.Load(e.Paths, name)
-			if err != nil {
-				continue
+func newCompletionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion bash|zsh|fish",
+		Short: "Print what completes command lines in a shell",
+		Long: `Print the script by which a shell completes commands, flags, families and
+targets. make install puts it where shells look by themselves.
+`,
+		Example: `  source <(meros completion bash)        for this shell
+  meros completion fish >~/.config/fish/completions/meros.fish`,
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: []cobra.Completion{"bash", "zsh", "fish"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, out := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(out, true)
+			case "zsh":
+				return root.GenZshCompletion(out)
+			case "fish":
+				return root.GenFishCompletion(out, true)
 			}
-			for _, t := range f.Targets {
-				ids = append(ids, t.FullID())
-			}
-		}
-		return ids
-	})
-}
-
-// completeFirst offers what of makes of the family names, as far as it begins
-// with what is typed, and never files.
-func completeFirst(e *env, of func(families []string) []string) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		if len(args) > 0 || e.resolve() != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		names, err := family.List(e.Paths)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var found []cobra.Completion
-		for _, word := range of(names) {
-			if strings.HasPrefix(word, typed) {
-				found = append(found, word)
-			}
-		}
-		return found, cobra.ShellCompDirectiveNoFileComp
+			return usage(fmt.Errorf("completion: no shell %q is known: want bash, zsh or fish", args[0]))
+		},
 	}
 }

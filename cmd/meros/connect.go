@@ -22,6 +22,7 @@ that was made when the target was built is accepted. A line that begins with ~.
 ends the session when the guest hangs. The exit status is the shell's, 255 if
 the guest was not reached or the connection was lost.
 `,
+		Example:           "  meros connect mos_demo-box",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeTargets(e),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -23,6 +23,8 @@ func newDoctorCmd(e *env) *cobra.Command {
 disk space. Each line says what there is or what is missing, and then how to mend
 it. The exit status is 4 when something is missing that meros cannot do without.
 `,
+		Example: `  meros doctor
+  meros doctor --output json`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -31,12 +31,15 @@ output and errors are the command's own. The exit status is the command's,
 128+n when signal n ended it, 255 if the guest was not reached or the connection
 was lost.
 `,
+		Example: `  meros exec mos_demo-box -- uname -a
+  meros exec mos_demo-box -e LANG=C -- sh -c 'sort | uniq' <words >sorted
+  meros exec mos_demo-box --tty -- less /etc/passwd`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeTargets(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// Flags may stand before and after the target; the command's are its own.
 			if err := cmd.Flags().Parse(args[1:]); err != nil {
-				return usage(err)
+				return wrongFlag(cmd, err)
 			}
 			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
 				return cmd.Help()

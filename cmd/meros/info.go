@@ -31,6 +31,9 @@ func newInfoCmd(e *env) *cobra.Command {
 one target with all that is known of it. The JSON form has a version: fields may
 be added to it, none change while the version stays.
 `,
+		Example: `  meros info
+  meros info mos_demo-box
+  meros info mos_demo --output json`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeGuests(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,6 +47,7 @@ be added to it, none change while the version stays.
 
 func addOutputFlag(cmd *cobra.Command, output *string) {
 	cmd.Flags().StringVar(output, "output", "text", "form of the result: text or json")
+	completeWords(cmd, "output", "text", "json")
 }
 
 func checkOutput(output string) error {

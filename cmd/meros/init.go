@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -37,11 +38,17 @@ func newInitCmd(e *env) *cobra.Command {
 needs, run the family's host hooks, and wait until sessions can be opened. What
 runs already stays. If a step fails, what this call had started is taken down.
 `,
+		Example: `  meros init mos_demo                     the whole family
+  meros init mos_demo-box                 one guest and the networks it needs
+  meros init mos_demo --accel tcg --timeout 15m`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeGuests(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = args[0]
 			if cmd.Flags().Changed("wait") {
+				if o.noWait {
+					return usage(errors.New("init: --wait and --no-wait exclude each other"))
+				}
 				wait, err := cmd.Flags().GetBool("wait")
 				o.noWait = !wait
 				if err != nil {
@@ -56,7 +63,7 @@ runs already stays. If a step fails, what this call had started is taken down.
 	flags.Bool("wait", true, "wait until sessions can be opened")
 	flags.BoolVar(&o.noWait, "no-wait", false, "return as soon as the guests run")
 	flags.DurationVar(&o.timeout, "timeout", initTimeout, "how long to wait at most")
-	cmd.MarkFlagsMutuallyExclusive("wait", "no-wait")
+	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	return cmd
 }
 

@@ -60,7 +60,11 @@ func newLogCmd(e *env) *cobra.Command {
 		Long: `Show what meros did, oldest first. With NAME, show that log instead: the output
 of a build is build-FULLID, a guest's boot console FULLID.console.
 `,
-		Args: cobra.MaximumNArgs(1),
+		Example: `  meros log
+  meros log build-mos_demo-box
+  meros log mos_demo-box.console`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeLogs(e),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := journal
 			if len(args) == 1 {

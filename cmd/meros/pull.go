@@ -34,6 +34,8 @@ A guest is not trusted: entries with odd names, links out of the folder, devices
 and the like are refused and listed; the rest is copied, and the command fails.
 A guest that shows more than the limits has nothing copied.
 `,
+		Example: `  meros pull mos_demo-box
+  meros pull mos_demo-box --max-size 50G --executable`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeTargets(e),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -25,8 +25,10 @@ it, which is made if it is not there. Modes and times are kept, links in folders
 stay links. What has the same name in the guest is replaced, folders are merged.
 Each file appears there when it is whole.
 `,
+		Example: `  meros push mos_demo-box notes.txt pictures/
+  meros push mos_demo-box --to bin tool.sh`,
 		Args:              cobra.MinimumNArgs(2),
-		ValidArgsFunction: completeTargets(e),
+		ValidArgsFunction: completeTargetFiles(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.fullID, o.files = args[0], args[1:]
 			return push(cmd.Context(), e, o)

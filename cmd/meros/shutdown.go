@@ -38,6 +38,9 @@ that meros started, to power off; cut the power of those that have not after a
 time; and take down the family's networks that no guest uses any more. Guests and
 networks of others are never touched. Nothing running is fine.
 `,
+		Example: `  meros shutdown mos_demo                 a family
+  meros shutdown mos_demo-box             one guest
+  meros shutdown                          all that meros started`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeGuests(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -89,7 +92,9 @@ func newShutdownAllCmd(e *env) *cobra.Command {
 		Long: `Ask every libvirt guest on this host, whoever started it, to power off, after a
 confirmation; cut the power of those that have not after a time.
 `,
-		Args: cobra.NoArgs,
+		Example:           "  meros shutdown-all --grace 5m",
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return shutdownAll(cmd.Context(), e, o)
 		},
@@ -108,7 +113,11 @@ func shutdownAll(ctx context.Context, e *env, o shutdownOptions) error {
 	if err != nil {
 		return err
 	}
-	if !o.yes && len(domains) > 0 {
+	if len(domains) == 0 {
+		e.Step("no guest runs on this host")
+		return nil
+	}
+	if !o.yes {
 		for _, d := range domains {
 			e.Warn("%s, started by %s, will be powered off", d.Name, d.Owner.Describe())
 		}

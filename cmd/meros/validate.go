@@ -22,7 +22,9 @@ func newValidateCmd(e *env) *cobra.Command {
 		Short: "Check a family's recipe without doing anything",
 		Long: `Check the recipe of a family, conf/target/FAMILY/, and report all of its faults
 at once, each with file and line. Nothing is built, started or changed.
-` + exitHelp,
+`,
+		Example: `  meros validate mos_demo
+  meros validate mos_demo --output json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeFamilies(e),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -30,13 +32,13 @@ at once, each with file and line. Nothing is built, started or changed.
 			return validate(e, o)
 		},
 	}
-	cmd.Flags().StringVar(&o.output, "output", "text", "form of the result: text or json")
+	addOutputFlag(cmd, &o.output)
 	return cmd
 }
 
 func validate(e *env, o validateOptions) error {
-	if o.output != "text" && o.output != "json" {
-		return usage(fmt.Errorf("--output is text or json, not %q", o.output))
+	if err := checkOutput(o.output); err != nil {
+		return err
 	}
 	if err := e.resolve(); err != nil {
 		return err
