@@ -27,7 +27,7 @@ var globalFlags = map[string]bool{"--root": true, "--verbose": false, "--quiet":
 // A shell that completes a command line hands it over behind a hidden command,
 // and the word that is not whole yet comes last.
 func modernArgs(args []string) []string {
-	if last := len(args) - 1; last > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
+	if last := len(args) - 1; last > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		return slices.Concat(args[:1], modernArgs(args[1:last]), args[last:])
 	}
 	globals, rest := splitGlobals(args)

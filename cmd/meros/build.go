@@ -28,9 +28,9 @@ distribution, install packages, lay the recipe's files over it, run its hooks,
 and pack a qcow2 image. A stage whose input has not changed is not done again.
 The images are made in data/images/, the output of all tools in data/log/.
 `,
-		Example: `  meros build mos_demo                    all targets
-  meros build mos_demo box                one of them
-  meros build mos_demo --plan             only say what would be done`,
+		Example: `  meros build mos_demo            # all targets
+  meros build mos_demo box        # one of them
+  meros build mos_demo --plan     # only say what would be done`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeFamilyTargets(e),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -13,7 +13,7 @@ func newCompletionCmd() *cobra.Command {
 		Long: `Print the script by which a shell completes commands, flags, families and
 targets. make install puts it where shells look by themselves.
 `,
-		Example: `  source <(meros completion bash)        for this shell
+		Example: `  source <(meros completion bash)  # for this shell
   meros completion fish >~/.config/fish/completions/meros.fish`,
 		Args:      cobra.ExactArgs(1),
 		ValidArgs: []cobra.Completion{"bash", "zsh", "fish"},

@@ -15,8 +15,9 @@ type connectOptions struct {
 func newConnectCmd(e *env) *cobra.Command {
 	var o connectOptions
 	cmd := &cobra.Command{
-		Use:   "connect FULLID",
-		Short: "Open a login shell in a target (--connect, -c)",
+		Use:        "connect FULLID",
+		Short:      "Open a login shell in a target (--connect, -c)",
+		SuggestFor: []string{"ssh", "shell", "enter"},
 		Long: `Open a login shell in a target over SSH, as the recipe's user. Only the host key
 that was made when the target was built is accepted. A line that begins with ~.
 ends the session when the guest hangs. The exit status is the shell's, 255 if

@@ -25,8 +25,9 @@ type infoOptions struct {
 func newInfoCmd(e *env) *cobra.Command {
 	var o infoOptions
 	cmd := &cobra.Command{
-		Use:   "info [FAMILY|FULLID]",
-		Short: "Show families, targets, images, and what runs (--info)",
+		Use:        "info [FAMILY|FULLID]",
+		Short:      "Show families, targets, images, and what runs (--info)",
+		SuggestFor: []string{"list", "ls", "status", "ps"},
 		Long: `Show all families, or one, with their targets: image, kernel, state, address; or
 one target with all that is known of it. The JSON form has a version: fields may
 be added to it, none change while the version stays.

@@ -32,14 +32,15 @@ type initOptions struct {
 func newInitCmd(e *env) *cobra.Command {
 	var o initOptions
 	cmd := &cobra.Command{
-		Use:   "init FAMILY|FULLID",
-		Short: "Start the networks and guests of a family (--init, -i)",
+		Use:        "init FAMILY|FULLID",
+		Short:      "Start the networks and guests of a family (--init, -i)",
+		SuggestFor: []string{"start", "up", "boot"},
 		Long: `Start the networks and guests of a family, or one guest and the networks it
 needs, run the family's host hooks, and wait until sessions can be opened. What
 runs already stays. If a step fails, what this call had started is taken down.
 `,
-		Example: `  meros init mos_demo                     the whole family
-  meros init mos_demo-box                 one guest and the networks it needs
+		Example: `  meros init mos_demo             # the whole family
+  meros init mos_demo-box         # one guest and the networks it needs
   meros init mos_demo --accel tcg --timeout 15m`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeGuests(e),

@@ -30,15 +30,17 @@ machines, each named FAMILY-TARGET, the full id. What is made lands in data/.
 A command may be given in the spelling in parentheses instead, first or after the
 family or target: meros --build FAMILY, meros FULLID --connect.
 `,
-		Example: `  meros doctor                            what this host lacks
-  meros build mos_demo                    recipe to disk image
-  meros init mos_demo                     start its network and its guest
-  meros connect mos_demo-box              a shell in the guest
-  meros shutdown mos_demo                 all of it gone again`,
+		Example: `  meros doctor                    # what this host lacks
+  meros build mos_demo            # recipe to disk image
+  meros init mos_demo             # start its network and its guest
+  meros connect mos_demo-box      # a shell in the guest
+  meros shutdown mos_demo         # all of it gone again`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
+		// Two letters amiss, as cobra has it for its own errors.
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownCommand(cmd, args[0])
@@ -79,7 +81,7 @@ func countArgs(cmd *cobra.Command) {
 			return nil
 		}
 		err := fmt.Errorf("%s: wrong number of arguments: %d", cmd.Name(), len(given))
-		return usage(hint.Add(err, "want %s; see %s --help", cmd.UseLine(), cmd.CommandPath()))
+		return usage(hint.Add(err, "want %s; see %s --help", cmd.Parent().CommandPath()+" "+cmd.Use, cmd.CommandPath()))
 	}
 }
 
@@ -97,7 +99,11 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		GetSpecifiedName() string
 	}](err); ok {
 		if near := cmd.SuggestionsFor(flag.GetSpecifiedName()); len(near) > 0 {
-			return usage(hint.Add(err, "was --%s meant? see meros --help", near[0]))
+			word := near[0]
+			if original["--"+word] != "" {
+				word = "--" + word
+			}
+			return usage(hint.Add(err, "was %s meant? see meros --help", word))
 		}
 	}
 	return usage(hint.Add(err, "see meros --help"))

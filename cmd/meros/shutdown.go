@@ -31,16 +31,17 @@ type shutdownOptions struct {
 func newShutdownCmd(e *env) *cobra.Command {
 	var o shutdownOptions
 	cmd := &cobra.Command{
-		Use:   "shutdown [FAMILY|FULLID]",
-		Short: "Power off guests and take down their networks (--shutdown)",
+		Use:        "shutdown [FAMILY|FULLID]",
+		Short:      "Power off guests and take down their networks (--shutdown)",
+		SuggestFor: []string{"stop", "down", "halt"},
 		Long: `Ask the guests of a family, or one guest, or without an argument all guests
 that meros started, to power off; cut the power of those that have not after a
 time; and take down the family's networks that no guest uses any more. Guests and
 networks of others are never touched. Nothing running is fine.
 `,
-		Example: `  meros shutdown mos_demo                 a family
-  meros shutdown mos_demo-box             one guest
-  meros shutdown                          all that meros started`,
+		Example: `  meros shutdown mos_demo         # a family
+  meros shutdown mos_demo-box     # one guest
+  meros shutdown                  # all that meros started`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeGuests(e),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -18,8 +18,9 @@ type validateOptions struct {
 func newValidateCmd(e *env) *cobra.Command {
 	var o validateOptions
 	cmd := &cobra.Command{
-		Use:   "validate FAMILY",
-		Short: "Check a family's recipe without doing anything",
+		Use:        "validate FAMILY",
+		Short:      "Check a family's recipe without doing anything",
+		SuggestFor: []string{"check", "lint"},
 		Long: `Check the recipe of a family, conf/target/FAMILY/, and report all of its faults
 at once, each with file and line. Nothing is built, started or changed.
 `,
