@@ -67,8 +67,17 @@ func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &work{Builder: b, t: t, store: store.Open(b.Paths), stages: stages}
+	w := &work{Builder: b, t: t, store: b.openStore(ctx), stages: stages}
 	return w, w.plan()
+}
+
+// openStore returns the store of the caller's layers.
+func (b Builder) openStore(ctx context.Context) store.Store {
+	owner := ""
+	if uid := os.Geteuid(); uid != 0 {
+		owner = fmt.Sprint(uid)
+	}
+	return store.Open(b.Paths, owner, func(path string) error { return sandbox.Remove(ctx, b.Runner, path) })
 }
 
 // work is one target on its way to an image.
@@ -121,8 +130,8 @@ func (w *work) ready() error {
 	if used {
 		return hint.Add(errors.New("its image is in use by a running guest"), "meros shutdown %s", w.t.FullID())
 	}
-	if os.Geteuid() != 0 {
-		return sandbox.NeedsRoot("build an image")
+	if err := sandbox.CheckUser(); err != nil {
+		return err
 	}
 	return image.CheckTools()
 }

@@ -13,6 +13,8 @@ import (
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
+
+	"meros/internal/hint"
 )
 
 // copier lays one folder of the host over a tree. Links of the tree are
@@ -131,7 +133,11 @@ func (c *copier) make(from, at string, st unix.Stat_t) error {
 		}
 		return os.Symlink(target, at)
 	default:
-		if err := unix.Mknod(at, st.Mode, int(st.Rdev)); err != nil {
+		err := unix.Mknod(at, st.Mode, int(st.Rdev))
+		if errors.Is(err, unix.EPERM) {
+			return hint.Add(fmt.Errorf("%s is a device node: %w", from, err), "only root can make device nodes: build with sudo, or let the guest make it at boot (tmpfiles.d(5))")
+		}
+		if err != nil {
 			return &fs.PathError{Op: "mknod", Path: at, Err: err}
 		}
 		return nil

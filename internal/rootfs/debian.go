@@ -35,16 +35,29 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 	if err := r.Run(ctx, c); err != nil {
 		return bootstrapHint(fmt.Errorf("bootstrap %s: %w", b.Suite, lastError(err)), b)
 	}
-	// The tools leave the host's own behind: they are none of the guest's.
-	for _, name := range []string{"etc/resolv.conf", "etc/hostname"} {
-		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
-			return err
-		}
+	if err := dropHosts(root); err != nil {
+		return err
 	}
 	if len(b.Sources) == 0 {
 		return nil
 	}
 	return os.WriteFile(filepath.Join(root, "etc/apt/sources.list"), []byte(strings.Join(b.Sources, "\n")+"\n"), 0o644)
+}
+
+// dropHosts removes what the tools leave of the host's own, and the device
+// nodes: a guest's kernel brings /dev with it (devtmpfs), and only root can make
+// them, which would make its images other than an ordinary user's.
+func dropHosts(root string) error {
+	paths, err := filepath.Glob(filepath.Join(root, "dev/*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range append(paths, filepath.Join(root, "etc/resolv.conf"), filepath.Join(root, "etc/hostname")) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b Bootstrap) argv(root string) []string {

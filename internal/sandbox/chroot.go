@@ -48,6 +48,11 @@ func MountChroot(root string) (unmount func() error, err error) {
 		if err == nil {
 			err = unix.Mount(m.kind, at, m.kind, m.flags, m.options)
 		}
+		if m.kind == "sysfs" && errors.Is(err, unix.EPERM) {
+			// A user namespace without a network namespace of its own has no sysfs of
+			// its own either.
+			err = unix.Mount("/sys", at, "", unix.MS_BIND|unix.MS_REC, "")
+		}
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("mount %s in the chroot: %w", m.at, err), unmount())
 		}

@@ -19,10 +19,16 @@ import (
 // first process.
 const initName = "meros-sandbox"
 
-// Descriptors of the first process: what it is to do, and what came of it.
+// waitWord is argv[2] of a first process that has to wait until its user
+// namespace has ids before it can be root in it.
+const waitWord = "wait"
+
+// Descriptors of the first process: what it is to do, what came of it, and
+// where it reads an end of file once its ids are mapped.
 const (
 	specFD   = 3
 	resultFD = 4
+	mappedFD = 5
 )
 
 // Spec is one step to run.
@@ -30,6 +36,7 @@ type Spec struct {
 	Step string // its name in the table of Init
 	Args any    // handed to it as JSON
 	Tree Tree
+	User bool // set by Run: in a user namespace
 }
 
 // Tree is the file tree that a step works on, mounted at Root. With no Lower
@@ -59,11 +66,10 @@ func (e *StepError) Error() string { return e.text }
 func (e *StepError) Unwrap() error { return e.cause }
 
 // Run runs a step and waits for it. All that it and its programs print goes to
-// log. Cancelling ctx kills every process of the step at once.
+// log. Cancelling ctx kills every process of the step at once. An ordinary user's
+// step runs in a user namespace too, as its root.
 func Run(ctx context.Context, r proc.Runner, s Spec, log io.Writer) error {
-	if os.Geteuid() != 0 {
-		return NeedsRoot(s.Step)
-	}
+	s.User = os.Geteuid() != 0
 	spec, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("sandbox: %w", err)
@@ -83,23 +89,44 @@ func Run(ctx context.Context, r proc.Runner, s Spec, log io.Writer) error {
 		b, _ := io.ReadAll(resultRead)
 		result <- b
 	}()
-	runErr := r.Run(ctx, proc.Cmd{
+	c := proc.Cmd{
 		Argv:       []string{"/proc/self/exe", initName},
 		Stdout:     log,
 		Stderr:     log,
 		ExtraFiles: []*os.File{specFile, resultWrite},
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		KillNow:    true,
-	})
+	}
+	runErr := runMapped(ctx, r, c, s.User)
 	resultWrite.Close()
 	return joinOutcome(ctx, s.Step, runErr, <-result)
 }
 
-// NeedsRoot is the error of doing act as an ordinary user. It wraps
-// fs.ErrPermission.
-func NeedsRoot(act string) error {
-	return hint.Add(fmt.Errorf("%s: %w: it lays mounts and makes files of other owners, which only root may", act, fs.ErrPermission),
-		"call it with sudo: what it makes in data/ belongs to you all the same")
+// runMapped runs c, in a user namespace with mapped ids if asked to.
+func runMapped(ctx context.Context, r proc.Runner, c proc.Cmd, userNS bool) error {
+	if !userNS {
+		return r.Run(ctx, c)
+	}
+	if err := CheckUser(); err != nil {
+		return err
+	}
+	mappedRead, mappedWrite, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	defer mappedRead.Close()
+	defer mappedWrite.Close()
+	c.Argv = append(c.Argv, waitWord)
+	c.ExtraFiles = append(c.ExtraFiles, mappedRead)
+	c.Cloneflags |= syscall.CLONE_NEWUSER
+	c.Started = func(pid int) error {
+		if err := mapIDs(ctx, r, pid); err != nil {
+			return err
+		}
+		_, err := mappedWrite.Write([]byte{1})
+		return err
+	}
+	return r.Run(ctx, c)
 }
 
 // memFile returns b as a readable file that no other process can see.
@@ -127,8 +154,9 @@ func joinOutcome(ctx context.Context, step string, runErr error, result []byte) 
 	if len(result) > 0 && json.Unmarshal(result, &o) == nil && o.Error != "" {
 		return o.asError()
 	}
-	if errors.Is(runErr, syscall.EPERM) {
-		return hint.Add(fmt.Errorf("%s: make namespaces: %w", step, runErr), "run it as root")
+	if errors.Is(runErr, syscall.EPERM) || errors.Is(runErr, syscall.ENOSPC) {
+		return hint.Add(fmt.Errorf("%s: make namespaces: %w", step, runErr),
+			"this host lets users make no user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone): build as root")
 	}
 	if runErr != nil {
 		return fmt.Errorf("%s: %w", step, runErr)

@@ -14,10 +14,20 @@ import (
 )
 
 // Store is the folder of layers, data/build/cache.
-type Store struct{ paths layout.Paths }
+type Store struct {
+	paths  layout.Paths
+	owner  string
+	remove func(path string) error
+}
 
-// Open returns the store below paths' root.
-func Open(paths layout.Paths) Store { return Store{paths} }
+// Open returns the store below paths' root. owner tells apart the layers of
+// those whose builds see ids differently: "" is root. remove removes a tree.
+func Open(paths layout.Paths, owner string, remove func(path string) error) Store {
+	if owner != "" {
+		owner = "-" + owner
+	}
+	return Store{paths, owner, remove}
+}
 
 // Layer is a stage's whole result.
 type Layer struct {
@@ -31,8 +41,8 @@ func (l Layer) FS() string { return filepath.Join(l.dir, "fs") }
 // Out is the folder with what the stage made beside the rootfs.
 func (l Layer) Out() string { return filepath.Join(l.dir, "out") }
 
-func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers") }
-func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending") }
+func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers"+s.owner) }
+func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending"+s.owner) }
 
 // Layer returns the layer of that key, if the store has it whole.
 func (s Store) Layer(key Key) (Layer, bool) {
@@ -94,7 +104,7 @@ func (p *Pending) Replace() (Layer, error) {
 // its layer is kept: both were made of the same things.
 func (p *Pending) Commit() (Layer, error) {
 	defer p.lock.Close()
-	if err := os.RemoveAll(p.Work()); err != nil {
+	if err := p.store.remove(p.Work()); err != nil {
 		return Layer{}, errors.Join(err, p.Discard())
 	}
 	l := Layer{Key: p.Key, dir: filepath.Join(p.store.layers(), string(p.Key))}
@@ -111,7 +121,7 @@ func (p *Pending) Commit() (Layer, error) {
 // Discard removes a layer in the making.
 func (p *Pending) Discard() error {
 	defer p.lock.Close()
-	return os.RemoveAll(p.dir)
+	return p.store.remove(p.dir)
 }
 
 // Remove takes the layer of that key out of the store.
@@ -125,7 +135,7 @@ func (s Store) Remove(key Key) error {
 	if err := os.Rename(l.dir, gone); err != nil {
 		return err
 	}
-	return os.RemoveAll(gone)
+	return s.remove(gone)
 }
 
 // Sweep removes what builds that died have left in the making. Layers that a
@@ -150,7 +160,7 @@ func (s Store) Sweep() error {
 		if err != nil {
 			continue // in the making
 		}
-		errs = append(errs, os.RemoveAll(dir))
+		errs = append(errs, s.remove(dir))
 		lock.Close()
 	}
 	return errors.Join(errs...)

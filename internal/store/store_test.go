@@ -13,7 +13,7 @@ import (
 func open(t *testing.T) (store.Store, string) {
 	t.Helper()
 	root := t.TempDir()
-	return store.Open(layout.Paths{Root: root}), root
+	return store.Open(layout.Paths{Root: root}, "", os.RemoveAll), root
 }
 
 func begin(t *testing.T, s store.Store, key store.Key) *store.Pending {

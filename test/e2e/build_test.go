@@ -145,11 +145,11 @@ func testTwoBuilds(t *testing.T, root string) {
 	wantNothingHalfMade(t, root)
 }
 
-// testOrdinaryUser calls a build without root's rights.
+// testOrdinaryUser calls meros on data that belongs to root.
 func testOrdinaryUser(t *testing.T, root string) {
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	r := call{root: root, args: []string{"build", "mos_demo"}, attr: nobody}.run(t)
-	wantFailure(t, r, 4, "permission", "hint")
+	wantFailure(t, r, 4, "permission", "hint", "sudo")
 	r = call{root: root, args: []string{"validate", "mos_demo"}, attr: nobody}.run(t)
 	if r.code != 0 {
 		t.Errorf("validate needs root: %s", r.err)

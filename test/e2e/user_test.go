@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// builder is an account that these tests make and remove again.
+const builder = "meros-e2e"
+
+// newUser makes an ordinary account with subordinate ids, as useradd gives them.
+func newUser(t *testing.T) *syscall.SysProcAttr {
+	t.Helper()
+	for _, program := range []string{"useradd", "userdel", "newuidmap"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip(err)
+		}
+	}
+	_ = exec.Command("userdel", builder).Run()
+	if out, err := exec.Command("useradd", "--no-create-home", builder).CombinedOutput(); err != nil {
+		t.Fatalf("useradd: %v\n%s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("userdel", builder).Run() })
+	u, err := user.Lookup(builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, uidErr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		t.Fatal(err)
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}
+
+func give(t *testing.T, root string, to *syscall.Credential) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(to.Uid), int(to.Gid))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOrdinaryUserBuildsTheSame builds without any of root's rights and compares
+// the image's tree with root's.
+func TestOrdinaryUserBuildsTheSame(t *testing.T) {
+	needHost(t)
+	attr := newUser(t)
+	before := lookAtHost(t)
+	var trees [2][]string
+	for i, attr := range []*syscall.SysProcAttr{nil, attr} {
+		root := newRoot(t)
+		addTraces(t, root)
+		// A capability, a setuid bit and an owner that a hook makes.
+		write(t, root, "mos_demo/rootfs/box/hooks/50-rights", "#!/bin/sh\nset -e\ncp /bin/true /opt/cap\nsetcap cap_net_raw+ep /opt/cap\n"+
+			"cp /bin/true /opt/suid\nchown nobody:tty /opt/suid\nchmod 6755 /opt/suid\n", 0o755)
+		replaceIn(t, root, "mos_demo/build/box.xml", "<packages>less<", "<packages>libcap2-bin procps<")
+		if attr != nil {
+			give(t, root, attr.Credential)
+		}
+		r := call{root: root, args: []string{"build", "mos_demo"}, attr: attr, env: []string{"HOME=/nonexistent"}}.run(t)
+		if r.code != 0 {
+			t.Fatalf("build: %s", r.err)
+		}
+		wantNothingHalfMade(t, root)
+		trees[i] = listImage(t, filepath.Join(root, "data/images/mos_demo-box.qcow2"))
+	}
+	for _, line := range trees[0] {
+		if !slices.Contains(trees[1], line) {
+			t.Errorf("root's image has, the user's has not: %s", line)
+		}
+	}
+	for _, line := range trees[1] {
+		if !slices.Contains(trees[0], line) {
+			t.Errorf("the user's image has, root's has not: %s", line)
+		}
+	}
+	wantHost(t, before)
+}
+
+// TestNoSubordinateIDs has a user build who was given none.
+func TestNoSubordinateIDs(t *testing.T) {
+	needHost(t)
+	root := newRoot(t)
+	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	give(t, root, nobody.Credential)
+	r := call{root: root, args: []string{"build", "mos_demo"}, attr: nobody}.run(t)
+	wantFailure(t, r, 4, "/etc/subuid", "usermod --add-subuids", "nobody")
+}
+
+// listImage lists kind, mode, owner and size of all files in an image, and the
+// capabilities of one.
+func listImage(t *testing.T, image string) []string {
+	t.Helper()
+	dir := t.TempDir()
+	raw, tree := filepath.Join(dir, "raw"), filepath.Join(dir, "tree")
+	if err := os.Mkdir(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	at := raw + "?offset=1048576"
+	var out []byte
+	for _, argv := range [][]string{
+		{"qemu-img", "convert", "-O", "raw", image, raw},
+		{"debugfs", "-R", "rdump / " + tree, at},
+		{"debugfs", "-R", "ea_list /opt/cap", at},
+		{"debugfs", "-R", "stat /opt/suid", at},
+		{"sh", "-c", "cd " + tree + " && find . -printf '%p %y %m %U:%G %s %l\n'"},
+	} {
+		part, err := exec.Command(argv[0], argv[1:]...).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", argv[0], err)
+		}
+		out = append(out, part...)
+	}
+	// Of debugfs's words on a file, times and places are each image's own.
+	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(l string) bool { return !strings.HasPrefix(l, "./") })
+	slices.Sort(lines)
+	for _, want := range []string{"security.capability", "Mode:  06755", "User: 65534   Group:     5"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("what a hook gave is lost: %s", want)
+		}
+	}
+	// Keys and what is made of them differ from root to root, in size too.
+	return slices.DeleteFunc(lines, func(l string) bool {
+		return strings.Contains(l, "/var/log/") || strings.Contains(l, "/var/cache/ldconfig/") || strings.Contains(l, "./etc/subuid") || strings.Contains(l, "./etc/subgid")
+	})
+}
