@@ -119,6 +119,7 @@ func (l *loader) recipe() {
 	l.rootfs()
 	l.family.Hooks = l.hooks("hooks")
 	l.netfilter()
+	l.policy()
 }
 
 // topLevel finds folders that would be passed over for a slip of the pen.

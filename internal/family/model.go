@@ -11,6 +11,7 @@ type Family struct {
 	Networks  []*Network // by file name
 	Hooks     []string   // absolute paths of hooks/*, by name: run on the host by init
 	Netfilter []string   // absolute paths of netfilter/*.nft, by name
+	Policy    *Policy    `json:",omitempty"` // netfilter/policy.xml; nil if there is none
 }
 
 // Target returns the target of that name, or nil.
@@ -60,6 +61,10 @@ type Target struct {
 	Gateway   netip.Addr // network_addr: the host's or gateway's address beside it, or the network's own
 	SSHPort   int        // 22 unless given
 	SharedDir string     // what push and pull work on, relative to the user's home: mos-shared unless given
+
+	// Windows of programs that are run on the host's screen.
+	Border   string   // trust colour: #rrggbb or a name of BorderColours; "" is one made of the full id
+	RunAllow []string // what windows may do on the host more than show themselves: words of RunFeatures
 
 	// Files of the recipe, absolute, in the order of use. Includes holds
 	// includes.chroot folders, those of common first; so does ChrootHooks, sorted by
