@@ -61,7 +61,9 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 		root.AddCommand(e.logged(cmd))
 	}
 	root.AddCommand(newInfoCmd(e), newLogCmd(e), newValidateCmd(e), newDoctorCmd(e), newCompletionCmd(), newManCmd())
-	root.SetHelpCommand(newHelpCmd())
+	help := newHelpCmd()
+	root.SetHelpCommand(help)
+	root.AddCommand(help)
 	root.SetUsageTemplate(root.UsageTemplate() + exitHelp) // of all commands: they inherit it
 	countArgs(root)
 	return root
