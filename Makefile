@@ -7,6 +7,8 @@ FUZZTIME  ?= 10m
 TESTFLAGS ?=
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The date of the man pages: the same whenever they are made.
+COMMIT_TIME := $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 TOOL     := $(GO) tool -modfile=tools/go.mod
 UID      := $(shell id -u)
 # Not ./...: data/ holds whole Debian trees.
@@ -58,11 +60,12 @@ demo: deps build ## build the family mos_demo, boot it, use it, shut it down
 
 install: bin/meros ## put binary, completions and man pages under $(DESTDIR)$(PREFIX)
 	install -D -m 0755 bin/meros '$(DESTDIR)$(PREFIX)/bin/meros'
-	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d' '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -d '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' '$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
 	bin/meros completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/meros'
 	bin/meros completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_meros'
 	bin/meros completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/meros.fish'
-	bin/meros man '$(DESTDIR)$(PREFIX)/share/man/man1'
+	SOURCE_DATE_EPOCH=$(COMMIT_TIME) bin/meros man '$(DESTDIR)$(PREFIX)/share/man/man1'
+	install -D -m 0644 man/meros-recipe.5 '$(DESTDIR)$(PREFIX)/share/man/man5/meros-recipe.5'
 
 # Only when there is none: root, who installs, often has no Go on the PATH.
 bin/meros:
