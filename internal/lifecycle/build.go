@@ -25,6 +25,8 @@ type Builder struct {
 	*ui.Streams
 	Runner proc.Runner
 	Paths  layout.Paths
+
+	making *making // shared by all targets of one call
 }
 
 // BuildOptions come from the call.
@@ -32,6 +34,7 @@ type BuildOptions struct {
 	NoWait  bool // fail at once if another meros works on the family
 	NoCache bool // do every stage anew
 	Plan    bool // say what would be done, and do nothing
+	Jobs    int  // how many targets at once; 0: as cores and memory allow
 }
 
 // Build makes or renews the images of the targets. An image that is already
@@ -46,16 +49,22 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		return err
 	}
 	defer unlock()
-	for _, t := range targets {
+	if o.Plan {
+		o.Jobs = 1 // its lines have an order
+	}
+	b.making = newMaking()
+	board := b.Board()
+	defer board.Close()
+	return b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
 		if !t.Rootfs {
 			b.Step("%s: nothing to build: its image is brought by you", t.FullID())
-			continue
+			return nil
 		}
-		if err := b.target(ctx, t, o); err != nil {
+		if err := b.target(ctx, t, o, board); err != nil {
 			return fmt.Errorf("build %s: %w", t.FullID(), err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // newWork reads the recipe and the host and decides what a target's build is
@@ -90,9 +99,10 @@ type work struct {
 	key    store.Key     // of the image
 	reads  []store.Piece // what key is made of
 	log    io.Writer
+	line   *ui.Line
 }
 
-func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions) error {
+func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, board *ui.Board) error {
 	started := time.Now()
 	w, err := b.newWork(ctx, t)
 	if err != nil {
@@ -114,10 +124,12 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions) e
 	}
 	defer logFile.Close()
 	w.log = io.MultiWriter(logFile, b.Tool())
+	w.line = board.Line(t.FullID())
 	if err := w.run(ctx, o); err != nil {
+		w.line.End("")
 		return hint.Add(err, "everything that was printed is in %s", logFile.Name())
 	}
-	b.Step("%s: built in %s", t.FullID(), time.Since(started).Round(100*time.Millisecond))
+	w.line.End("built in %s", time.Since(started).Round(100*time.Millisecond))
 	return nil
 }
 
@@ -144,8 +156,8 @@ func (w *work) run(ctx context.Context, o BuildOptions) error {
 		return err
 	}
 	var layers []store.Layer
-	for _, s := range w.stages {
-		l, err := w.stage(ctx, s, layers, o)
+	for i, s := range w.stages {
+		l, err := w.stage(ctx, s, layers, o, w.behind(i))
 		if err != nil {
 			return err
 		}
@@ -160,11 +172,13 @@ func (w *work) run(ctx context.Context, o BuildOptions) error {
 func (w *work) chroot() string { return w.Paths.Chroot(w.t.Family, w.t.Name) }
 
 // stage returns a stage's layer, from the store or made now.
-func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o BuildOptions) (store.Layer, error) {
-	if l, ok := w.store.Layer(s.Key); ok && !o.NoCache {
+func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o BuildOptions, percent int) (store.Layer, error) {
+	// Targets that share a stage make it once.
+	defer w.making.lock(s.Key)()
+	if l, ok := w.store.Layer(s.Key); ok && (!o.NoCache || w.making.done(s.Key)) {
 		return l, nil
 	}
-	w.Step("%s: %s", w.t.FullID(), s.Say)
+	w.line.Stage(percent, "%s", s.Say)
 	p, err := w.store.New(s.Key)
 	if err != nil {
 		return store.Layer{}, err
@@ -176,7 +190,11 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o
 	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Name, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
 		return store.Layer{}, errors.Join(err, p.Discard())
 	}
-	return p.Replace()
+	l, err := p.Replace()
+	if err == nil {
+		w.making.note(s.Key)
+	}
+	return l, err
 }
 
 // tree is an overlay over layers that writes to p.

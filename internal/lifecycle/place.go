@@ -69,7 +69,7 @@ func (w *work) packAndPlace(ctx context.Context, layers []store.Layer) (err erro
 	if err := w.removePartials(); err != nil {
 		return err
 	}
-	w.Step("%s: packing with %d MiB free", w.t.FullID(), w.t.FreeMB)
+	w.line.Stage(packBehind, "packing with %d MiB free", w.t.FreeMB)
 	// The identity goes to a layer that is thrown away: the store keeps no keys.
 	p, err := w.store.New(w.key)
 	if err != nil {

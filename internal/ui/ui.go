@@ -27,7 +27,8 @@ type Streams struct {
 	Verbose bool      // show what host programs print
 	Quiet   bool      // print no steps, only warnings
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	over io.Writer // takes the lines for Err while a board is drawn there
 }
 
 // Step says on Err what is being done now.
@@ -45,7 +46,17 @@ func (s *Streams) Warn(format string, args ...any) {
 func (s *Streams) line(prefix, format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fmt.Fprintln(s.Err, "meros: "+prefix+Clean(fmt.Sprintf(format, args...)))
+	w := s.Err
+	if s.over != nil {
+		w = s.over
+	}
+	fmt.Fprintln(w, "meros: "+prefix+Clean(fmt.Sprintf(format, args...)))
+}
+
+func (s *Streams) redirect(w io.Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = w
 }
 
 // Tool is where host programs write: Err with --verbose, else nowhere.
