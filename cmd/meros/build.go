@@ -15,6 +15,7 @@ type buildOptions struct {
 	targets []string // none: all
 	noWait  bool     // fail if another meros works on the family
 	noCache bool     // do every stage anew
+	refresh bool     // take the newest packages
 	plan    bool     // say what would be done
 	jobs    int      // targets at once; 0: as the host allows
 }
@@ -43,6 +44,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say which stages would be done again and why, and do nothing")
 	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: as cores and memory allow)")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
+	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "take the newest packages: bootstrap anew, and all that follows")
 	return cmd
 }
 
@@ -58,8 +60,8 @@ func build(ctx context.Context, e *env, o buildOptions) error {
 	if err != nil {
 		return err
 	}
-	b := lifecycle.Builder{Streams: e.Streams, Runner: e.Runner, Paths: e.Paths}
-	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache, Plan: o.plan, Jobs: o.jobs})
+	b := e.builder()
+	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Plan: o.plan, Jobs: o.jobs})
 }
 
 // pick returns the named targets of a family, by name or full id; all if none

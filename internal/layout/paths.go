@@ -46,11 +46,29 @@ func (p Paths) Kernel(fullID string) string { return p.join("data", "images", fu
 // Initrd is the initial ramdisk that goes with Kernel.
 func (p Paths) Initrd(fullID string) string { return p.join("data", "images", fullID+".initrd") }
 
+// KernelConf is the folder of kernel.conf and the fragments of the guests' kernel.
+func (p Paths) KernelConf() string { return p.join("conf", "kernel") }
+
+// KernelBuild is where kernels are fetched and compiled.
+func (p Paths) KernelBuild() string { return p.join("data", "build", "kernel") }
+
+// BuiltKernel is a kernel that meros compiled, by its release (uname -r); its
+// record has .json added, its configuration .config.
+func (p Paths) BuiltKernel(release string) string {
+	return p.join("data", "images", "bzImage-"+release)
+}
+
+// CurrentKernel is a link to the BuiltKernel that targets get.
+func (p Paths) CurrentKernel() string { return p.join("data", "images", "bzImage") }
+
 // ImageRecord says what a target's image was made of.
 func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images", fullID+".json") }
 
 // Mirrors remembers which mirrors the host's apt is set to.
 func (p Paths) Mirrors() string { return p.join("data", "build", "cache", "mirrors.json") }
+
+// Stamps says when the bases of targets were last refreshed.
+func (p Paths) Stamps() string { return p.join("data", "state", "refreshed.json") }
 
 // LastPlan says what the last build of a target read, stage by stage.
 func (p Paths) LastPlan(fullID string) string {

@@ -26,13 +26,15 @@ type Builder struct {
 	Runner proc.Runner
 	Paths  layout.Paths
 
-	making *making // shared by all targets of one call
+	// Shared by all targets of one call.
+	making *making
+	fresh  string // the stamp of a refresh; "": none
 }
 
 // BuildOptions come from the call.
 type BuildOptions struct {
 	NoWait  bool // fail at once if another meros works on the family
-	NoCache bool // do every stage anew
+	NoCache bool // do every stage anew, with the newest packages
 	Plan    bool // say what would be done, and do nothing
 	Jobs    int  // how many targets at once; 0: as cores and memory allow
 }
@@ -53,6 +55,9 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		o.Jobs = 1 // its lines have an order
 	}
 	b.making = newMaking()
+	if o.NoCache {
+		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
+	}
 	board := b.Board()
 	defer board.Close()
 	return b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
@@ -72,6 +77,7 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 	stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{
 		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
+		Stamps: b.stamps(), Fresh: b.fresh,
 	})
 	if err != nil {
 		return nil, err
@@ -109,9 +115,9 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, b
 		return err
 	}
 	if o.Plan {
-		return w.explain(o)
+		return w.explain()
 	}
-	if !o.NoCache && w.upToDate() {
+	if w.upToDate() {
 		b.Step("%s is up to date", t.FullID())
 		return nil
 	}
@@ -125,7 +131,7 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, b
 	defer logFile.Close()
 	w.log = io.MultiWriter(logFile, b.Tool())
 	w.line = board.Line(t.FullID())
-	if err := w.run(ctx, o); err != nil {
+	if err := w.run(ctx); err != nil {
 		w.line.End("")
 		return hint.Add(err, "everything that was printed is in %s", logFile.Name())
 	}
@@ -148,7 +154,12 @@ func (w *work) ready() error {
 	return image.CheckTools()
 }
 
-func (w *work) run(ctx context.Context, o BuildOptions) error {
+func (w *work) run(ctx context.Context) error {
+	release, err := w.store.Use()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := w.store.Sweep(); err != nil {
 		return err
 	}
@@ -157,7 +168,7 @@ func (w *work) run(ctx context.Context, o BuildOptions) error {
 	}
 	var layers []store.Layer
 	for i, s := range w.stages {
-		l, err := w.stage(ctx, s, layers, o, w.behind(i))
+		l, err := w.stage(ctx, s, layers, w.behind(i))
 		if err != nil {
 			return err
 		}
@@ -172,10 +183,10 @@ func (w *work) run(ctx context.Context, o BuildOptions) error {
 func (w *work) chroot() string { return w.Paths.Chroot(w.t.Family, w.t.Name) }
 
 // stage returns a stage's layer, from the store or made now.
-func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o BuildOptions, percent int) (store.Layer, error) {
+func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, percent int) (store.Layer, error) {
 	// Targets that share a stage make it once.
 	defer w.making.lock(s.Key)()
-	if l, ok := w.store.Layer(s.Key); ok && (!o.NoCache || w.making.done(s.Key)) {
+	if l, ok := w.store.Layer(s.Key); ok {
 		return l, nil
 	}
 	w.line.Stage(percent, "%s", s.Say)
@@ -190,9 +201,9 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, o
 	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Name, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
 		return store.Layer{}, errors.Join(err, p.Discard())
 	}
-	l, err := p.Replace()
-	if err == nil {
-		w.making.note(s.Key)
+	l, err := p.Commit()
+	if err == nil && s.Base {
+		err = w.stamp(s.Stamp)
 	}
 	return l, err
 }

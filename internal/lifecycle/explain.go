@@ -53,19 +53,19 @@ func (w *work) last() map[string][]store.Piece {
 }
 
 // explain prints to Out, a line a stage, what a build would do and why.
-func (w *work) explain(o BuildOptions) error {
+func (w *work) explain() error {
 	last := w.last()
 	redo := map[string]bool{}
 	for _, s := range w.stages {
 		_, have := w.store.Layer(s.Key)
-		redo[s.Name] = o.NoCache || !have
+		redo[s.Name] = !have
 	}
-	redo[stepPack] = o.NoCache || !w.upToDate()
+	redo[stepPack] = !w.upToDate()
 	before := ""
 	for _, s := range w.all() {
 		line := "kept"
 		if redo[s.Name] {
-			line = "again: " + why(s, last, o, before)
+			line = "again: " + why(s, last, before)
 			before = s.Name
 		}
 		if _, err := fmt.Fprintf(w.Out, "%s  %-9s  %s\n", w.t.FullID(), s.Name, line); err != nil {
@@ -77,10 +77,7 @@ func (w *work) explain(o BuildOptions) error {
 
 // why says in words why a stage is done again. before is the stage before it if
 // that is done again too.
-func why(s readStage, last map[string][]store.Piece, o BuildOptions, before string) string {
-	if o.NoCache {
-		return "--no-cache"
-	}
+func why(s readStage, last map[string][]store.Piece, before string) string {
 	known, ok := last[s.Name]
 	if !ok {
 		return "not done yet"

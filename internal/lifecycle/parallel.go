@@ -60,11 +60,10 @@ func (b Builder) parallel(targets []*family.Target, jobs int, build func(*family
 type making struct {
 	mu    sync.Mutex
 	locks map[store.Key]*sync.Mutex
-	made  map[store.Key]bool // by this call
 }
 
 func newMaking() *making {
-	return &making{locks: map[store.Key]*sync.Mutex{}, made: map[store.Key]bool{}}
+	return &making{locks: map[store.Key]*sync.Mutex{}}
 }
 
 func (m *making) lock(key store.Key) (unlock func()) {
@@ -77,18 +76,6 @@ func (m *making) lock(key store.Key) (unlock func()) {
 	m.mu.Unlock()
 	l.Lock()
 	return l.Unlock
-}
-
-func (m *making) note(key store.Key) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.made[key] = true
-}
-
-func (m *making) done(key store.Key) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.made[key]
 }
 
 // packBehind is how much of a build lies behind when packing starts, in percent.

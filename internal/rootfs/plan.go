@@ -20,6 +20,7 @@ type Stage struct {
 	Reads []store.Piece // what the key is made of
 	Say   string        // what it does, for people
 	Base  bool          // it makes the tree itself, not a layer over one
+	Stamp Stamp         // of a Base: when it was made from the mirror
 	// Args are the step's arguments. out is the folder for what the stage makes
 	// beside the tree.
 	Args func(out string) any
@@ -36,6 +37,16 @@ const (
 type Options struct {
 	Log     string // where the output of all stages goes
 	Mirrors string // file that remembers the mirrors of the host's apt; "": none
+	// Stamps are the times at which bases were last refreshed, and Fresh the one to
+	// take instead: a new stamp makes the base, and all that stands on it, new.
+	Stamps map[store.Key]string
+	Fresh  string
+}
+
+// Stamp tells one making of a base from the next, with newer packages.
+type Stamp struct {
+	Base store.Key // of what the base is made of
+	Time string    // "": the first
 }
 
 // Plan returns the stages of a target in order. It reads the recipe and asks
@@ -72,9 +83,18 @@ func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Optio
 	}
 	b := Bootstrap{Tool: tool, Suite: suite(t), Arch: debianArch(t), Sources: sources}
 	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
-	s := newStage(stepBootstrap, key, fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool), b)
-	s.Base = true
-	return s, nil
+	return newBase(key, fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool), b, o), nil
+}
+
+// newBase is the stage that makes the bare tree.
+func newBase(key *store.KeyBuilder, say string, args any, o Options) Stage {
+	stamp := Stamp{Base: key.Sum()}
+	if stamp.Time = o.Stamps[stamp.Base]; o.Fresh != "" {
+		stamp.Time = o.Fresh
+	}
+	s := newStage(stepBootstrap, key.Add("refreshed", stamp.Time), say, args)
+	s.Base, s.Stamp = true, stamp
+	return s
 }
 
 // bootstrapTool is the recipe's choice, else mmdebstrap, else debootstrap.

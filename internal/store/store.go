@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +42,32 @@ func (l Layer) Out() string { return filepath.Join(l.dir, "out") }
 
 func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers"+s.owner) }
 func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending"+s.owner) }
+
+// ErrInUse is returned by Own while a build uses the store.
+var ErrInUse = errors.New("a build uses the store")
+
+// Use keeps layers from being removed until release is called.
+func (s Store) Use() (release func(), err error) { return s.hold(unix.LOCK_SH) }
+
+// Own makes sure that no build uses the store until release is called.
+func (s Store) Own() (release func(), err error) {
+	release, err = s.hold(unix.LOCK_EX | unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, ErrInUse
+	}
+	return release, err
+}
+
+func (s Store) hold(how int) (release func(), err error) {
+	if err := s.paths.MkdirAll(s.layers(), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := lockDir(s.layers(), how)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
 
 // Layer returns the layer of that key, if the store has it whole.
 func (s Store) Layer(key Key) (Layer, bool) {
@@ -90,14 +115,6 @@ func (s Store) New(key Key) (*Pending, error) {
 		}
 	}
 	return p, os.Chmod(dir, 0o755)
-}
-
-// Replace puts the layer in place of one that the store may have for its key.
-func (p *Pending) Replace() (Layer, error) {
-	if err := p.store.Remove(p.Key); err != nil {
-		return Layer{}, errors.Join(err, p.Discard())
-	}
-	return p.Commit()
 }
 
 // Commit puts the layer in place and returns it. If another process was first,
@@ -180,6 +197,19 @@ func lockDir(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
+// Keys returns the keys of all layers.
+func (s Store) Keys() ([]Key, error) {
+	entries, err := os.ReadDir(s.layers())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var keys []Key
+	for _, e := range entries {
+		keys = append(keys, Key(e.Name()))
+	}
+	return keys, err
+}
+
 // Usage is what the store holds: layers and their size on disk in bytes.
 type Usage struct {
 	Layers int
@@ -189,16 +219,11 @@ type Usage struct {
 // Usage measures the store.
 func (s Store) Usage() (Usage, error) {
 	var u Usage
-	entries, err := os.ReadDir(s.layers())
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	keys, err := s.Keys()
+	if err != nil {
 		return u, err
 	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		u.Layers++
-	}
+	u.Layers = len(keys)
 	u.Bytes, err = diskUsage(s.layers())
 	return u, err
 }

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -152,4 +153,26 @@ func TestKeyPiecesDoNotRunTogether(t *testing.T) {
 			t.Errorf("%s: two lists of pieces have one key", name)
 		}
 	}
+}
+
+func TestOwnWaitsForNoBuild(t *testing.T) {
+	s, _ := open(t)
+	release, err := s.Use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := s.Use()
+	if err != nil {
+		t.Fatalf("a second build may not use the store: %v", err)
+	}
+	second()
+	if _, err := s.Own(); !errors.Is(err, store.ErrInUse) {
+		t.Errorf("Own during a build = %v, want ErrInUse", err)
+	}
+	release()
+	own, err := s.Own()
+	if err != nil {
+		t.Fatalf("Own after the builds: %v", err)
+	}
+	own()
 }
