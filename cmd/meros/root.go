@@ -55,7 +55,7 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 	flags.BoolVarP(&e.Quiet, "quiet", "q", false, "print no progress")
 	root.SetFlagErrorFunc(wrongFlag)
 	for _, cmd := range []*cobra.Command{
-		newBuildCmd(e), newInitCmd(e), newShutdownCmd(e), newShutdownAllCmd(e),
+		newBuildCmd(e), newKernelBuildCmd(e), newInitCmd(e), newShutdownCmd(e), newShutdownAllCmd(e),
 		newConnectCmd(e), newExecCmd(e), newPushCmd(e), newPullCmd(e),
 	} {
 		root.AddCommand(e.logged(cmd))

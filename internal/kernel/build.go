@@ -1,0 +1,327 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"meros/internal/hint"
+	"meros/internal/layout"
+	"meros/internal/proc"
+	"meros/internal/ui"
+)
+
+// Builder builds kernels.
+type Builder struct {
+	*ui.Streams
+	Runner proc.Runner
+	Paths  layout.Paths
+}
+
+// Options come from the call.
+type Options struct {
+	Request
+	With   []string // fragments beside those of kernel.conf
+	Arch   string   // in the kernel's words; "": the host's
+	Jobs   int      // files compiled at a time; 0: one for each processor
+	NoWait bool     // fail at once if another meros builds a kernel
+	Anew   bool     // forget what was compiled before
+}
+
+// LogName is the log of the last build.
+const LogName = "kernel-build"
+
+// lockName cannot be a family's: those have no dash.
+const lockName = "kernel-build"
+
+// Build makes the kernel the current one, and compiles it unless one of the same
+// source and configuration is there.
+func (b Builder) Build(ctx context.Context, o Options) (Record, error) {
+	unlock, err := b.lock(ctx, o.NoWait)
+	if err != nil {
+		return Record{}, err
+	}
+	defer unlock()
+	r, err := b.build(ctx, o)
+	if err != nil {
+		return r, fmt.Errorf("build the kernel: %w", err)
+	}
+	return r, nil
+}
+
+func (b Builder) lock(ctx context.Context, noWait bool) (func(), error) {
+	waiting := func(holder string) { b.Step("waiting for: %s", holder) }
+	if noWait {
+		waiting = nil
+	}
+	return b.Paths.Lock(ctx, lockName, "kernel-build", waiting)
+}
+
+// Ensure returns the current kernel. One whose configuration is not what the
+// fragments say, or none, is built first: from the source that the last one was
+// made of, else from kernel.conf's.
+func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
+	unlock, err := b.lock(ctx, false)
+	if err != nil {
+		return Record{}, "", err
+	}
+	defer unlock()
+	old, file, err := Current(b.Paths)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return old, "", err
+	}
+	o := Options{Request: Request{Source: old.Asked}, With: old.With, Arch: old.Arch}
+	if err == nil {
+		p, err := b.plan(o)
+		if err == nil && p.config == old.Config {
+			return old, file, nil
+		}
+		if err != nil {
+			return old, "", err
+		}
+		b.Step("the kernel's configuration has changed since %s was built", old.Release)
+	}
+	r, err := b.build(ctx, o)
+	if err != nil {
+		return r, "", hint.Add(fmt.Errorf("build the kernel: %w", err), "meros kernel-build builds it alone, from the source that --source names; or set kernel=\"distro\" in the build XML")
+	}
+	return r, b.Paths.BuiltKernel(r.Release), nil
+}
+
+// plan is what a build will be, as far as it is known without the source.
+type plan struct {
+	Options
+	conf   Conf
+	arch   arch
+	asks   []Ask
+	config string // hash of what the fragments ask for
+}
+
+func (b Builder) plan(o Options) (plan, error) {
+	p := plan{Options: o}
+	var err error
+	if p.arch, err = findArch(o.Arch); err != nil {
+		return p, err
+	}
+	if p.conf, err = ReadConf(filepath.Join(b.Paths.KernelConf(), "kernel.conf")); err != nil {
+		return p, err
+	}
+	names := slices.Concat(p.conf.Fragments, o.With)
+	if p.asks, err = Asks(b.Paths.KernelConf(), p.arch.name, names); err != nil {
+		return p, err
+	}
+	p.config = hashOf(p.arch.name, Seed(p.asks))
+	return p, nil
+}
+
+func hashOf(words ...string) string {
+	sum := sha256.Sum256([]byte(strings.Join(words, "\x00")))
+	return hex.EncodeToString(sum[:16])
+}
+
+func (b Builder) build(ctx context.Context, o Options) (Record, error) {
+	p, err := b.plan(o)
+	if err != nil {
+		return Record{}, err
+	}
+	if err := b.checkTools(ctx, p.arch); err != nil {
+		return Record{}, err
+	}
+	t, err := b.tree(ctx, p.conf, o.Request)
+	if err != nil {
+		return Record{}, err
+	}
+	key := hashOf(p.config, t.ID)
+	if r, file := withKey(b.Paths, key); file != "" && !o.Anew {
+		b.Step("kernel %s is up to date", r.Release)
+		return r, point(b.Paths, file)
+	}
+	log, err := b.Paths.OpenLog(LogName)
+	if err != nil {
+		return Record{}, err
+	}
+	defer log.Close()
+	m := &making{Builder: b, plan: p, tree: t, log: log, obj: filepath.Join(b.Paths.KernelBuild(), "obj", p.arch.name+"-"+hashOf(t.ID))}
+	r, err := m.run(ctx)
+	r.Key = key
+	if err == nil {
+		err = m.place(r)
+	}
+	return r, err
+}
+
+// making is one kernel on its way.
+type making struct {
+	Builder
+	plan
+	tree Tree
+	obj  string // folder of the objects
+	log  *os.File
+}
+
+func (m *making) run(ctx context.Context) (Record, error) {
+	if err := m.room(objectBytes, "compile a kernel"); err != nil {
+		return Record{}, err
+	}
+	if m.Anew {
+		if err := os.RemoveAll(m.obj); err != nil {
+			return Record{}, err
+		}
+	}
+	if err := m.Paths.MkdirAll(m.obj, 0o755); err != nil {
+		return Record{}, err
+	}
+	if err := m.configure(ctx); err != nil {
+		return Record{}, err
+	}
+	release, err := m.release(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{
+		Config: m.config, Release: release, Arch: m.arch.name, Source: m.tree.Origin, Asked: m.lasting(), With: m.With,
+		Built: time.Now().UTC().Truncate(time.Second),
+	}
+	err = m.compile(ctx, &r)
+	return r, errors.Join(err, m.giveTree(m.obj))
+}
+
+// lasting is the --source that a later build may use again. A path is made
+// absolute: the next call may be made elsewhere.
+func (m *making) lasting() string {
+	if m.Source == "" || m.Source == Distro || urlForm.MatchString(m.Source) {
+		return m.Source
+	}
+	path, err := filepath.Abs(m.Source)
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// configure writes .config and checks it. One that is already so is left alone,
+// so that make compiles nothing anew.
+func (m *making) configure(ctx context.Context) error {
+	m.Step("configuring for %s", m.arch.name)
+	seed, final := filepath.Join(m.obj, "meros.config"), filepath.Join(m.obj, ".config")
+	if err := os.WriteFile(seed, []byte(Seed(m.asks)), 0o644); err != nil {
+		return err
+	}
+	before, _ := os.ReadFile(final)
+	info, _ := os.Stat(final)
+	if err := m.make(ctx, m.log, []string{"KCONFIG_ALLCONFIG=" + seed}, "allnoconfig"); err != nil {
+		return fmt.Errorf("configure: %w", buildHint(firstFault(err), m.log.Name()))
+	}
+	config, err := os.ReadFile(final)
+	if err != nil {
+		return err
+	}
+	if info != nil && string(before) == string(config) {
+		_ = os.Chtimes(final, info.ModTime(), info.ModTime())
+	}
+	return Unmet(m.asks, string(config))
+}
+
+// make runs make on the tree, with objects elsewhere, at the lowest priority.
+func (m *making) make(ctx context.Context, out io.Writer, env []string, args ...string) error {
+	argv := append([]string{"nice", "-n", "19", "make", "-C", m.tree.Dir, "O=" + m.obj, "ARCH=" + m.arch.name}, m.vars()...)
+	return m.Runner.Run(ctx, proc.Cmd{Argv: append(argv, args...), Env: append(m.env(), env...), Stdout: out, Stderr: m.log})
+}
+
+// vars are make's variables: the compiler, and what would make two builds of the
+// same source differ (Documentation/kbuild/reproducible-builds.rst).
+func (m *making) vars() []string {
+	cc := m.arch.cross + "gcc"
+	if installed("ccache") {
+		cc = "ccache " + cc
+	}
+	vars := []string{"CC=" + cc, "KBUILD_BUILD_USER=meros", "KBUILD_BUILD_HOST=meros", "KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 2026"}
+	if m.arch.cross != "" {
+		vars = append(vars, "CROSS_COMPILE="+m.arch.cross)
+	}
+	return vars
+}
+
+// env is nothing of the caller's but what finds programs: a CFLAGS of theirs
+// must not change the kernel.
+func (m *making) env() []string {
+	cache := filepath.Join(m.Paths.Cache(), "ccache")
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "TMPDIR=" + os.TempDir(),
+		"CCACHE_DIR=" + cache, "CCACHE_BASEDIR=" + m.Paths.Root, "CCACHE_MAXSIZE=2G", "CCACHE_NOHASHDIR=1",
+	}
+}
+
+func (m *making) release(ctx context.Context) (string, error) {
+	var out strings.Builder
+	if err := m.make(ctx, &out, nil, "-s", "--no-print-directory", "kernelrelease"); err != nil {
+		return "", fmt.Errorf("ask for the version: %w", buildHint(firstFault(err), m.log.Name()))
+	}
+	release := strings.TrimSpace(out.String())
+	if !releaseForm(release) {
+		return "", fmt.Errorf("the kernel calls itself %q, which is no version", release)
+	}
+	return release, nil
+}
+
+// releaseForm holds for a version that can be part of a file's name.
+func releaseForm(s string) bool { return tagForm.MatchString(s) && !strings.ContainsAny(s, "/") }
+
+func (m *making) compile(ctx context.Context, r *Record) error {
+	config, err := os.ReadFile(filepath.Join(m.obj, ".config"))
+	if err != nil {
+		return err
+	}
+	r.Symbols = builtIn(string(config))
+	jobs := m.Jobs
+	if jobs <= 0 {
+		jobs = runtime.NumCPU()
+	}
+	m.Step("compiling %s with %d jobs, all it prints goes to %s", r.Release, jobs, m.log.Name())
+	started := time.Now()
+	p := newProgress(m.Streams, objectsIn(m.obj), m.expected(r.Symbols))
+	err = m.make(ctx, io.MultiWriter(m.log, m.Tool(), p), nil, fmt.Sprintf("-j%d", jobs), m.arch.target)
+	r.Objects, r.Seconds = p.end(), time.Since(started).Round(time.Second).Seconds()
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("compile: %w", buildHint(firstFault(err), m.log.Name()))
+	}
+	return err
+}
+
+// expected is how many files there are to compile: as many as the current kernel
+// has for as many symbols.
+func (m *making) expected(symbols int) int {
+	if old, _, err := Current(m.Paths); err == nil && old.Objects > 0 && old.Symbols > 0 {
+		return old.Objects * symbols / old.Symbols
+	}
+	return int(perSymbol * float64(symbols))
+}
+
+// place puts the result beside the images.
+func (m *making) place(r Record) error {
+	image, err := os.ReadFile(filepath.Join(m.obj, m.arch.image))
+	if err != nil {
+		return err
+	}
+	config, err := os.ReadFile(filepath.Join(m.obj, ".config"))
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(image)
+	r.SHA256 = hex.EncodeToString(sum[:])
+	if err := place(m.Paths, image, config, r); err != nil {
+		return err
+	}
+	m.Step("built %s: %.1f MiB, %d files in %s", r.Release, float64(len(image))/(1<<20), r.Objects, time.Duration(r.Seconds*float64(time.Second)))
+	return nil
+}

@@ -1,0 +1,268 @@
+package kernel_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"meros/internal/hint"
+	"meros/internal/kernel"
+	"meros/internal/layout"
+	"meros/internal/proc"
+	"meros/internal/ui"
+)
+
+// fakeMake does what the kernel's Makefile would: it answers the three calls
+// that a build makes of it. The tree's file "act" is what compiling means.
+const fakeMake = `#!/bin/sh
+set -e
+while [ $# -gt 0 ]; do
+	case $1 in
+	-C) src=$2; shift ;;
+	O=*) obj=${1#O=} ;;
+	*) goal=$1 ;;
+	esac
+	shift
+done
+echo "$goal" >>"$src/calls"
+case $goal in
+allnoconfig) sed '/LOST/d' "$KCONFIG_ALLCONFIG" >"$obj/.config" ;;
+kernelrelease) echo 6.1.0-test ;;
+bzImage | Image)
+	. "$src/act"
+	mkdir -p "$obj/arch/x86/boot" "$obj/arch/arm64/boot"
+	cat "$obj/.config" >"$obj/arch/x86/boot/bzImage"
+	cat "$obj/.config" >"$obj/arch/arm64/boot/Image"
+	;;
+esac
+`
+
+// bench is a root, a source tree, and a PATH with programs that do as told.
+type bench struct {
+	t    *testing.T
+	root string
+	src  string
+	bin  string
+	err  bytes.Buffer
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, root: t.TempDir(), src: filepath.Join(t.TempDir(), "linux"), bin: t.TempDir()}
+	b.write(filepath.Join(b.root, "conf/kernel/kernel.conf"), "version = 6.1\nfragments = base\n")
+	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\n")
+	b.write(filepath.Join(b.root, "conf/kernel/more.config"), "CONFIG_MORE=y\n")
+	for name, content := range map[string]string{"Makefile": "", "Kconfig": "", "scripts/kconfig/conf.c": "", "act": "echo '  CC      a.o'\necho '  AS      b.o'\n"} {
+		b.write(filepath.Join(b.src, name), content)
+	}
+	for _, program := range []string{"gcc", "ld", "bc", "bison", "flex", "perl", "xz"} {
+		b.shim(program, "#!/bin/sh\n")
+	}
+	b.shim("make", fakeMake)
+	for _, program := range []string{"sh", "sed", "cat", "mkdir", "nice", "tar", "gzip", "sleep", "touch"} {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			t.Skipf("this host has no %s", program)
+		}
+		if err := os.Symlink(path, filepath.Join(b.bin, program)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", b.bin)
+	return b
+}
+
+func (b *bench) write(path, content string) {
+	b.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) shim(name, content string) {
+	b.t.Helper()
+	b.write(filepath.Join(b.bin, name), content)
+	if err := os.Chmod(filepath.Join(b.bin, name), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) builder() kernel.Builder {
+	return kernel.Builder{Streams: &ui.Streams{Err: &b.err}, Runner: proc.Host{}, Paths: layout.Paths{Root: b.root}}
+}
+
+// build builds for x86_64, whatever the host is.
+func (b *bench) build(ctx context.Context, o kernel.Options) (kernel.Record, error) {
+	b.shim("x86_64-linux-gnu-gcc", "#!/bin/sh\n")
+	b.shim("x86_64-linux-gnu-ld", "#!/bin/sh\n")
+	o.Arch = "x86_64"
+	return b.builder().Build(ctx, o)
+}
+
+func (b *bench) mustBuild(o kernel.Options) kernel.Record {
+	b.t.Helper()
+	r, err := b.build(b.t.Context(), o)
+	if err != nil {
+		b.t.Fatalf("Build: %v\n%s", err, &b.err)
+	}
+	return r
+}
+
+// compiled counts how often make was asked for a kernel.
+func (b *bench) compiled() int {
+	calls, _ := os.ReadFile(filepath.Join(b.src, "calls"))
+	_ = os.Remove(filepath.Join(b.src, "calls"))
+	return strings.Count(string(calls), "bzImage")
+}
+
+func (b *bench) wantError(o kernel.Options, words ...string) {
+	b.t.Helper()
+	_, err := b.build(b.t.Context(), o)
+	if err == nil {
+		b.t.Fatalf("Build succeeded, want an error with %q", words)
+	}
+	all := err.Error() + "\n" + strings.Join(hint.Of(err), "\n")
+	for _, w := range words {
+		if !strings.Contains(all, w) {
+			b.t.Errorf("the error lacks %q:\n%s", w, all)
+		}
+	}
+	if _, _, err := kernel.Current(layout.Paths{Root: b.root}); err == nil {
+		b.t.Error("a failed build left a kernel")
+	}
+}
+
+func (b *bench) fromSource() kernel.Options {
+	return kernel.Options{Request: kernel.Request{Source: b.src}}
+}
+
+func TestBuildOnceForTheSameThings(t *testing.T) {
+	b := newBench(t)
+	r := b.mustBuild(b.fromSource())
+	if r.Release != "6.1.0-test" || r.Objects != 2 || b.compiled() != 1 {
+		t.Errorf("record %+v, compiled not once", r)
+	}
+	target, err := os.Readlink(filepath.Join(b.root, "data/images/bzImage"))
+	if err != nil || target != "bzImage-6.1.0-test" {
+		t.Errorf("bzImage points to %q, %v", target, err)
+	}
+	for _, name := range []string{"bzImage-6.1.0-test.config", "bzImage-6.1.0-test.json"} {
+		if _, err := os.Stat(filepath.Join(b.root, "data/images", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	// make's own note of its calls is a change of the tree: compiled took it away.
+	b.mustBuild(b.fromSource())
+	if n := b.compiled(); n != 0 || !strings.Contains(b.err.String(), "kernel 6.1.0-test is up to date") {
+		t.Errorf("an unchanged kernel was compiled %d times:\n%s", n, &b.err)
+	}
+	more := b.fromSource()
+	more.With = []string{"more"}
+	b.mustBuild(more)
+	if n := b.compiled(); n != 1 {
+		t.Errorf("a changed configuration was compiled %d times, want 1", n)
+	}
+	config, _ := os.ReadFile(filepath.Join(b.root, "data/images/bzImage-6.1.0-test.config"))
+	if !strings.Contains(string(config), "CONFIG_MORE=y") {
+		t.Errorf("the configuration placed is %q", config)
+	}
+	b.write(filepath.Join(b.src, "new.c"), "")
+	b.mustBuild(more)
+	if n := b.compiled(); n != 1 {
+		t.Errorf("a changed source was compiled %d times, want 1", n)
+	}
+}
+
+func TestEnsureBuildsWhatFragmentsSay(t *testing.T) {
+	b := newBench(t)
+	b.mustBuild(b.fromSource())
+	b.compiled()
+	r, file, err := b.builder().Ensure(t.Context())
+	if err != nil || r.Release != "6.1.0-test" || file != filepath.Join(b.root, "data/images/bzImage-6.1.0-test") || b.compiled() != 0 {
+		t.Errorf("Ensure = %+v, %s, %v", r, file, err)
+	}
+	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
+	if _, _, err := b.builder().Ensure(t.Context()); err != nil || b.compiled() != 1 {
+		t.Errorf("after a change of the fragments Ensure did not compile: %v", err)
+	}
+}
+
+func TestBuildFaults(t *testing.T) {
+	t.Run("no Makefile", func(t *testing.T) {
+		b := newBench(t)
+		os.Remove(filepath.Join(b.src, "Makefile"))
+		b.wantError(b.fromSource(), "is no kernel source: it has no Makefile")
+	})
+	t.Run("no such source", func(t *testing.T) {
+		b := newBench(t)
+		b.wantError(kernel.Options{Request: kernel.Request{Source: "/nonesuch"}}, "/nonesuch", "--source takes")
+	})
+	t.Run("built in place", func(t *testing.T) {
+		b := newBench(t)
+		b.write(filepath.Join(b.src, ".config"), "")
+		b.wantError(b.fromSource(), "was built in place", "mrproper")
+	})
+	t.Run("no compiler", func(t *testing.T) {
+		b := newBench(t)
+		os.Remove(filepath.Join(b.bin, "bison"))
+		os.Remove(filepath.Join(b.bin, "flex"))
+		b.wantError(b.fromSource(), "cannot be built without bison, flex", "./dist-conf.sh --with-kernel-build")
+	})
+	t.Run("full disk", func(t *testing.T) {
+		b := newBench(t)
+		b.write(filepath.Join(b.src, "act"), "echo 'cc1: fatal: error writing to x.s: No space left on device' >&2\necho 'make: *** [x] Error 1' >&2\nexit 2\n")
+		b.wantError(b.fromSource(), "compile", "No space left on device", "the disk is full")
+	})
+	t.Run("compiler's error", func(t *testing.T) {
+		b := newBench(t)
+		b.write(filepath.Join(b.src, "act"), "echo 'x.c:1:2: error: no good' >&2\necho 'make: *** [x] Error 1' >&2\nexit 2\n")
+		b.wantError(b.fromSource(), "make: exit status 2: x.c:1:2: error: no good", "kernel-build.log")
+	})
+	t.Run("dropped symbol", func(t *testing.T) {
+		b := newBench(t)
+		b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_LOST=y\n")
+		b.wantError(b.fromSource(), "base.config:2: CONFIG_LOST=y is asked for")
+	})
+	t.Run("other architecture", func(t *testing.T) {
+		b := newBench(t)
+		_, err := b.builder().Build(t.Context(), kernel.Options{Arch: "mips"})
+		if err == nil || !strings.Contains(err.Error(), "architecture mips") {
+			t.Errorf("Build = %v", err)
+		}
+	})
+}
+
+func TestBuildInterruptedGoesOn(t *testing.T) {
+	b := newBench(t)
+	act := filepath.Join(b.src, "act")
+	b.write(act, "touch $obj/one.o\necho '  CC      one.o'\nsleep 60\n")
+	b.write(filepath.Join(b.src, "calls"), "")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for {
+			if found, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/obj/*/one.o")); len(found) > 0 {
+				cancel()
+				return
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}()
+	if _, err := b.build(ctx, b.fromSource()); !errors.Is(err, context.Canceled) {
+		t.Fatalf("an interrupted Build = %v, want context.Canceled", err)
+	}
+	if _, _, err := kernel.Current(layout.Paths{Root: b.root}); err == nil {
+		t.Error("an interrupted build left a kernel")
+	}
+	if found, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/obj/*/one.o")); len(found) != 1 {
+		t.Error("what was compiled before the interruption is gone")
+	}
+}

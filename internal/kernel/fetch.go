@@ -1,0 +1,242 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// pinned gets the source that kernel.conf names: by git where the tag can be
+// verified, else as a tarball with a sum.
+func (b Builder) pinned(ctx context.Context, c Conf) (Tree, error) {
+	var t Tree
+	var err error
+	switch {
+	case c.Git != "" && (c.Commit != "" || b.hasKey(ctx, c.Signers)) && installed("git"):
+		t, err = b.git(ctx, repo{url: c.Git, tag: c.Tag, commit: c.Commit, signers: c.Signers})
+	case c.Tarball != "":
+		b.Step("none of the keys that sign kernels is in your keyring: taking the tarball with the pinned sum")
+		t, err = b.remoteTarball(ctx, c.Tarball, c.SHA256)
+	default:
+		err = hint.Add(errors.New("kernel.conf names no source that can be verified"), "give it commit, or tarball and sha256")
+	}
+	if err != nil && ctx.Err() == nil && hasDistroSource() {
+		err = hint.Add(err, "this host's distribution has a kernel source of its own: meros kernel-build --source %s", Distro)
+	}
+	return t, err
+}
+
+func installed(program string) bool {
+	_, err := proc.Find(program)
+	return err == nil
+}
+
+// hasKey reports whether the person's keyring has one of the keys.
+func (b Builder) hasKey(ctx context.Context, signers []string) bool {
+	return installed("gpg") && slices.ContainsFunc(signers, func(s string) bool {
+		return b.Runner.Run(ctx, proc.Cmd{Argv: []string{"gpg", "--batch", "--list-keys", s}}) == nil
+	})
+}
+
+// repo is a tag of a git repository and what verifies it.
+type repo struct {
+	url, tag, commit string
+	signers          []string
+}
+
+// git fetches one tag, nothing before it, and verifies it.
+func (b Builder) git(ctx context.Context, r repo) (Tree, error) {
+	if !tagForm.MatchString(r.tag) {
+		return Tree{}, fmt.Errorf("%q is no tag's name", r.tag)
+	}
+	if r.commit != "" && !commitForm.MatchString(r.commit) {
+		return Tree{}, fmt.Errorf("%q is no commit: want 40 hexadecimal digits", r.commit)
+	}
+	sum := sha256.Sum256([]byte(r.url + " " + r.tag))
+	dir := filepath.Join(b.Paths.KernelBuild(), "src", "git-"+hex.EncodeToString(sum[:8]))
+	if _, err := os.Stat(dir); err != nil {
+		if err := b.fetch(ctx, r, dir); err != nil {
+			return Tree{}, err
+		}
+	}
+	commit, how, err := b.verify(ctx, r, dir)
+	if err != nil {
+		return Tree{}, err
+	}
+	return Tree{Dir: dir, ID: "commit-" + commit, Origin: fmt.Sprintf("%s tag %s, commit %s (%s)", r.url, r.tag, commit, how)}, nil
+}
+
+// fetch clones into a folder beside dir, which takes its name when it is verified.
+func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
+	if err := b.room(treeBytes, "fetch the kernel's source"); err != nil {
+		return err
+	}
+	b.Step("fetching %s %s", r.url, r.tag)
+	part, err := b.emptyDir(dir + ".partial")
+	if err != nil {
+		return err
+	}
+	ref := "refs/tags/" + r.tag
+	for _, argv := range [][]string{
+		{"init", "--quiet"},
+		{"fetch", "--quiet", "--depth=1", "--no-tags", "--", r.url, ref + ":" + ref},
+	} {
+		if err := b.runGit(ctx, part, nil, nil, argv...); err != nil {
+			return errors.Join(fetchHint(fmt.Errorf("fetch %s of %s: %w", r.tag, r.url, err), r), os.RemoveAll(part))
+		}
+	}
+	if _, _, err := b.verify(ctx, r, part); err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	if err := b.runGit(ctx, part, nil, nil, "checkout", "--quiet", "--detach", ref); err != nil {
+		return errors.Join(wordy(fmt.Errorf("check out %s: %w", r.tag, err)), os.RemoveAll(part))
+	}
+	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+func fetchHint(err error, r repo) error {
+	text := err.Error()
+	if strings.Contains(text, "couldn't find remote ref") {
+		return hint.Add(err, "the repository has no tag %s: name another with --tag; branches are not taken", r.tag)
+	}
+	if strings.Contains(text, "resolve") || strings.Contains(text, "onnect") || strings.Contains(text, "unable to access") {
+		return hint.Add(wordy(err), "is the network up, and does it let you there? --source takes a folder or a tarball too")
+	}
+	return wordy(err)
+}
+
+func (b Builder) runGit(ctx context.Context, dir string, out, errs io.Writer, args ...string) error {
+	env := append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
+	// safe.directory: under sudo the clone belongs to the caller.
+	return b.Runner.Run(ctx, proc.Cmd{Argv: append([]string{"git", "-C", dir, "-c", "safe.directory=" + dir}, args...), Env: env, Stdout: out, Stderr: errs})
+}
+
+// verify returns the commit of the tag and how it is known to be the right one.
+func (b Builder) verify(ctx context.Context, r repo, dir string) (commit, how string, err error) {
+	var out, status strings.Builder
+	if err := b.runGit(ctx, dir, &out, nil, "rev-parse", "refs/tags/"+r.tag+"^{commit}"); err != nil {
+		return "", "", fmt.Errorf("find the commit of %s: %w", r.tag, err)
+	}
+	commit = strings.TrimSpace(out.String())
+	if r.commit != "" {
+		if commit != r.commit {
+			return "", "", hint.Add(fmt.Errorf("tag %s points to commit %s, want %s", r.tag, commit, r.commit), "somebody moved the tag, or the pin is of another one: do not build it before you know")
+		}
+		return commit, "the pinned commit", nil
+	}
+	err = b.runGit(ctx, dir, nil, &status, "verify-tag", "--raw", r.tag)
+	signer := signerOf(status.String())
+	switch {
+	case signer != "" && err == nil && slices.Contains(r.signers, signer):
+		return commit, "signed by " + signer, nil
+	case signer != "" && err == nil:
+		err = fmt.Errorf("tag %s is signed by %s, which kernel.conf does not name as a signer", r.tag, signer)
+	case strings.Contains(status.String(), "BADSIG"):
+		err = fmt.Errorf("tag %s has a wrong signature", r.tag)
+	default:
+		err = fmt.Errorf("tag %s of %s cannot be verified: no valid signature by a known key", r.tag, r.url)
+	}
+	return "", "", hint.Add(err, "get the signer's key into your gpg keyring, or name the commit that you trust: --commit %s", commit)
+}
+
+// signerOf finds the primary key's fingerprint in gpg's status lines (VALIDSIG,
+// last field; doc/DETAILS of GnuPG).
+func signerOf(status string) string {
+	for line := range strings.Lines(status) {
+		words := strings.Fields(line)
+		if len(words) > 2 && words[0] == "[GNUPG:]" && words[1] == "VALIDSIG" {
+			return words[len(words)-1]
+		}
+	}
+	return ""
+}
+
+// remoteTarball downloads a tarball whose sum is known beforehand.
+func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, error) {
+	if want == "" {
+		return Tree{}, hint.Add(fmt.Errorf("%s cannot be verified: its sum is not known", url), "give it with --sha256")
+	}
+	dir := filepath.Join(b.Paths.KernelBuild(), "src", want[:16])
+	if _, err := os.Stat(dir); err == nil {
+		return Tree{Dir: dir, ID: "sha256-" + want, Origin: fmt.Sprintf("%s (sha256 %s)", url, want)}, nil
+	}
+	file, err := b.Download(ctx, url, want)
+	if err != nil {
+		return Tree{}, err
+	}
+	t, err := b.tarball(ctx, file, want, url)
+	return t, errors.Join(err, os.Remove(file))
+}
+
+// Download gets a file whose sha256 is known into the build folder and returns
+// its path; one that is there already is checked and taken.
+func (b Builder) Download(ctx context.Context, url, want string) (string, error) {
+	if !shaForm.MatchString(want) {
+		return "", fmt.Errorf("%q is no sha256: want 64 hexadecimal digits", want)
+	}
+	file := filepath.Join(b.Paths.KernelBuild(), "download", want[:16]+"-"+filepath.Base(url))
+	if sum, err := sumOf(ctx, file); err == nil && sum == want {
+		return file, nil
+	}
+	if err := b.Paths.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return "", err
+	}
+	b.Step("downloading %s", url)
+	got, err := save(ctx, url, file+".partial")
+	if err == nil && got != want {
+		err = wrongSum(url, got, want)
+	}
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(file+".partial"))
+	}
+	return file, errors.Join(b.Paths.Owner.Give(file+".partial"), os.Rename(file+".partial", file))
+}
+
+// save writes what url gives to file, and returns its sha256.
+func save(ctx context.Context, url, file string) (string, error) {
+	body, err := open(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	defer body.Close()
+	f, err := os.Create(file)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(f, h), body)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("download %s: %w", url, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func open(ctx context.Context, url string) (io.ReadCloser, error) {
+	if path, ok := strings.CutPrefix(url, "file://"); ok {
+		return os.Open(path)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, hint.Add(fmt.Errorf("download: %w", err), "is the network up, and does it let you there?")
+	}
+	if resp.StatusCode != http.StatusOK {
+		resp.Body.Close()
+		return nil, fmt.Errorf("download %s: the server says %s", url, resp.Status)
+	}
+	return resp.Body, nil
+}

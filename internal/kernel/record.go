@@ -1,0 +1,103 @@
+package kernel
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"meros/internal/layout"
+)
+
+// Record says what a built kernel was made of. It lies beside the kernel.
+type Record struct {
+	Key     string    `json:"key"`     // of source and configuration
+	Config  string    `json:"config"`  // of the configuration alone
+	Release string    `json:"release"` // what uname -r prints
+	Arch    string    `json:"arch"`
+	Source  string    `json:"source"`          // where it came from, for people
+	Asked   string    `json:"asked,omitempty"` // --source, as far as it holds on any day
+	With    []string  `json:"with,omitempty"`  // fragments beside those of kernel.conf
+	SHA256  string    `json:"sha256"`          // of the kernel's file
+	Objects int       `json:"objects"`         // files compiled for it
+	Symbols int       `json:"symbols"`         // that are built in
+	Seconds float64   `json:"seconds"`         // the last call of make took
+	Built   time.Time `json:"built"`
+}
+
+const recordSuffix = ".json"
+
+// Current returns the record of the kernel that targets get and the path of its
+// file. The error wraps fs.ErrNotExist when none was built.
+func Current(p layout.Paths) (Record, string, error) {
+	name, err := os.Readlink(p.CurrentKernel())
+	if err != nil {
+		return Record{}, "", err
+	}
+	file := filepath.Join(p.Images(), filepath.Base(name))
+	r, err := readRecord(file)
+	return r, file, err
+}
+
+func readRecord(file string) (Record, error) {
+	var r Record
+	content, err := os.ReadFile(file + recordSuffix)
+	if err == nil {
+		err = json.Unmarshal(content, &r)
+	}
+	if err == nil {
+		_, err = os.Stat(file)
+	}
+	return r, err
+}
+
+// place puts a built kernel under its release and makes it the current one: the
+// kernel first, its record last, then the link.
+func place(p layout.Paths, image, config []byte, r Record) error {
+	file := p.BuiltKernel(r.Release)
+	// An old record must not vouch for a new file.
+	if err := os.Remove(file + recordSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	content, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{file, image}, {file + ".config", config}, {file + recordSuffix, append(content, '\n')}} {
+		if err := p.WriteFile(f.name, f.content, 0o644); err != nil {
+			return fmt.Errorf("place the kernel: %w", err)
+		}
+	}
+	return point(p, file)
+}
+
+// point makes a built kernel the current one.
+func point(p layout.Paths, file string) error {
+	next := p.CurrentKernel() + ".partial"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(filepath.Base(file), next); err != nil {
+		return err
+	}
+	return errors.Join(p.Owner.Give(next), os.Rename(next, p.CurrentKernel()))
+}
+
+// withKey returns the file of a built kernel of that key, "" if there is none.
+func withKey(p layout.Paths, key string) (Record, string) {
+	records, _ := filepath.Glob(p.BuiltKernel("*") + recordSuffix)
+	for _, path := range records {
+		file := strings.TrimSuffix(path, recordSuffix)
+		if r, err := readRecord(file); err == nil && r.Key == key {
+			return r, file
+		}
+	}
+	return Record{}, ""
+}

@@ -1,0 +1,226 @@
+package kernel
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// Request is the source as the call names it.
+type Request struct {
+	Source string // "": kernel.conf's; Distro; the URL of a git repository or a tarball; a folder or tarball of this host
+	SHA256 string // of a tarball
+	Tag    string // of a git repository; "": kernel.conf's
+	Commit string // what the tag must point to
+}
+
+// Distro is the Request for the source that the host's distribution packages.
+const Distro = "distro"
+
+// Tree is a source tree that was verified.
+type Tree struct {
+	Dir    string
+	ID     string // names its content: the same ID, the same files
+	Origin string // where it came from and how that was verified, for people
+}
+
+var tarballForm = regexp.MustCompile(`\.(tar\.(xz|gz|bz2|zst)|tgz)$`)
+
+// tree gets the source and verifies it.
+func (b Builder) tree(ctx context.Context, c Conf, q Request) (Tree, error) {
+	t, err := b.find(ctx, c, q)
+	if err != nil {
+		return t, err
+	}
+	return t, checkTree(t.Dir)
+}
+
+func (b Builder) find(ctx context.Context, c Conf, q Request) (Tree, error) {
+	switch {
+	case q.Source == "":
+		return b.pinned(ctx, c)
+	case q.Source == Distro:
+		return b.distro(ctx)
+	case urlForm.MatchString(q.Source) && tarballForm.MatchString(q.Source):
+		return b.remoteTarball(ctx, q.Source, firstOf(q.SHA256, pinOf(c, q.Source)))
+	case urlForm.MatchString(q.Source):
+		return b.git(ctx, repo{url: q.Source, tag: firstOf(q.Tag, c.Tag), commit: q.Commit, signers: c.Signers})
+	}
+	path, err := filepath.Abs(q.Source)
+	if err != nil {
+		return Tree{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Tree{}, hint.Add(fmt.Errorf("the kernel's source: %w", err), "--source takes %q, a folder, a tarball, or the URL of a tarball or a git repository", Distro)
+	}
+	if info.IsDir() {
+		return folder(path)
+	}
+	return b.tarball(ctx, path, q.SHA256, path)
+}
+
+func firstOf(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+func pinOf(c Conf, url string) string {
+	if url == c.Tarball {
+		return c.SHA256
+	}
+	return ""
+}
+
+// checkTree reports what makes a folder no kernel source.
+func checkTree(dir string) error {
+	for _, name := range []string{"Makefile", "Kconfig", "scripts/kconfig"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+			return hint.Add(fmt.Errorf("%s is no kernel source: it has no %s", dir, name), "name the folder that holds the kernel's own Makefile, or the tarball")
+		} else if err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, ".config")); err == nil {
+		return hint.Add(fmt.Errorf("%s was built in place, which a build elsewhere stumbles over", dir), "clean it: make -C %s mrproper", dir)
+	}
+	return nil
+}
+
+// folder is a tree of the person's own. Its ID is made of names, sizes and times.
+func folder(dir string) (Tree, error) {
+	h := sha256.New()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if err == nil && d.Name() == ".git" {
+				return fs.SkipDir
+			}
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			fmt.Fprintf(h, "%q %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+		}
+		return err
+	})
+	return Tree{Dir: dir, ID: "files-" + hex.EncodeToString(h.Sum(nil)[:16]), Origin: "folder " + dir}, err
+}
+
+// tarball unpacks a file of this host, once, when its sum is the wanted one.
+func (b Builder) tarball(ctx context.Context, file, want, name string) (Tree, error) {
+	b.Step("checking %s", name)
+	sum, err := sumOf(ctx, file)
+	if err != nil {
+		return Tree{}, err
+	}
+	if want != "" && sum != want {
+		return Tree{}, wrongSum(name, sum, want)
+	}
+	t := Tree{ID: "sha256-" + sum, Origin: fmt.Sprintf("%s (sha256 %s)", name, sum)}
+	t.Dir, err = b.unpack(ctx, file, sum[:16])
+	return t, err
+}
+
+func wrongSum(name, got, want string) error {
+	return hint.Add(fmt.Errorf("%s is not what it should be: its sha256 is %s, want %s", name, got, want),
+		"it was changed or cut short on the way: get it again, and trust no sum that came the same way")
+}
+
+func sumOf(ctx context.Context, file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, ctxReader{ctx, f}); err != nil {
+		return "", fmt.Errorf("read %s: %w", file, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// ctxReader ends with the context.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (r ctxReader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// unpack returns the folder with a tarball's files, under that name.
+func (b Builder) unpack(ctx context.Context, file, name string) (string, error) {
+	dir := filepath.Join(b.Paths.KernelBuild(), "src", name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := b.room(treeBytes, "unpack the kernel's source"); err != nil {
+		return "", err
+	}
+	b.Step("unpacking %s", filepath.Base(file))
+	part, err := b.emptyDir(dir + ".partial")
+	if err != nil {
+		return "", err
+	}
+	argv := []string{"tar", "--extract", "--no-same-owner", "--strip-components=1", "--directory=" + part, "--file=" + file}
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: argv}); err != nil {
+		return "", errors.Join(wordy(fmt.Errorf("unpack %s: %w", file, err)), os.RemoveAll(part))
+	}
+	return dir, errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+// emptyDir makes a folder anew.
+func (b Builder) emptyDir(dir string) (string, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return "", err
+	}
+	return dir, b.Paths.MkdirAll(dir, 0o755)
+}
+
+// giveTree makes all below dir the owner's.
+func (b Builder) giveTree(dir string) error {
+	if b.Paths.Owner.UID == 0 {
+		return nil
+	}
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return b.Paths.Owner.Give(path)
+	})
+}
+
+// wordy adds advice to the errors that tools word badly.
+func wordy(err error) error {
+	text := ""
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		text = exit.Stderr
+	}
+	switch {
+	case strings.Contains(text, "No space left on device"):
+		return hint.Add(err, "the disk is full: make room, then call it again; what is done already is kept")
+	case errors.Is(err, proc.ErrNotFound):
+		return hint.Add(err, "install it, or run ./dist-conf.sh --with-kernel-build")
+	}
+	return err
+}
