@@ -9,7 +9,7 @@ family=mos_demo
 target=mos_demo-box
 
 sudo=
-if [ "$(id -u)" -ne 0 ]; then sudo=sudo; fi
+if [ "$(id -u)" -ne 0 ] && command -v sudo >/dev/null 2>&1; then sudo=sudo; fi
 
 # show prints a command line as one would type it, then runs it.
 show() {
