@@ -18,6 +18,7 @@ type buildOptions struct {
 	refresh bool     // take the newest packages
 	plan    bool     // say what would be done
 	jobs    int      // targets at once; 0: as the host allows
+	kernel  string   // where the kernel comes from; "": as the recipe says
 }
 
 func newBuildCmd(e *env) *cobra.Command {
@@ -43,6 +44,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "fail if another meros works on the family")
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say which stages would be done again and why, and do nothing")
 	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: as cores and memory allow)")
+	cmd.Flags().StringVar(&o.kernel, "kernel", "", "take the kernel from: source, distro, prebuilt or no (default: as the recipe says)")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
 	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "take the newest packages: bootstrap anew, and all that follows")
 	return cmd
@@ -59,6 +61,11 @@ func build(ctx context.Context, e *env, o buildOptions) error {
 	targets, err := pick(e, f, o.targets)
 	if err != nil {
 		return err
+	}
+	if o.kernel != "" {
+		if targets, err = lifecycle.SetKernel(targets, o.kernel); err != nil {
+			return usage(err)
+		}
 	}
 	b := e.builder()
 	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Plan: o.plan, Jobs: o.jobs})

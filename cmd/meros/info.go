@@ -144,6 +144,7 @@ func printTarget(out io.Writer, t lifecycle.TargetInfo) error {
 		{"user", t.User},
 		{"system", strings.TrimSpace(t.Distro + " " + t.Release)},
 		{"kernel", strings.TrimSpace(t.Kernel + " " + t.Version)},
+		{"kernel from", t.Origin},
 		{"image", file},
 		{"size", size},
 		{"built", built},

@@ -27,8 +27,9 @@ type Builder struct {
 	Paths  layout.Paths
 
 	// Shared by all targets of one call.
-	making *making
-	fresh  string // the stamp of a refresh; "": none
+	making  *making
+	fresh   string               // the stamp of a refresh; "": none
+	kernels map[string]ownKernel // by full id
 }
 
 // BuildOptions come from the call.
@@ -58,12 +59,16 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 	if o.NoCache {
 		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
 	}
+	if !o.Plan {
+		if b.kernels, err = b.ownKernels(ctx, targets); err != nil {
+			return fmt.Errorf("build %s: %w", f.Name, err)
+		}
+	}
 	board := b.Board()
 	defer board.Close()
 	return b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
 		if !t.Rootfs {
-			b.Step("%s: nothing to build: its image is brought by you", t.FullID())
-			return nil
+			return b.broughtKernel(t)
 		}
 		if err := b.target(ctx, t, o, board); err != nil {
 			return fmt.Errorf("build %s: %w", t.FullID(), err)
@@ -118,8 +123,7 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, b
 		return w.explain()
 	}
 	if w.upToDate() {
-		b.Step("%s is up to date", t.FullID())
-		return nil
+		return w.renewKernel()
 	}
 	if err := w.ready(); err != nil {
 		return err
@@ -198,7 +202,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	if !s.Base {
 		tree = w.tree(below, p)
 	}
-	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Name, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
+	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
 		return store.Layer{}, errors.Join(err, p.Discard())
 	}
 	l, err := p.Commit()
@@ -251,7 +255,7 @@ func (w *work) plan() error {
 	uuids := image.UUIDsOf(t.FullID())
 	w.pack = packArgs{
 		Identity: rootfs.Identity{
-			Hostname: t.Hostname, SSHPort: t.SSHPort, RootUUID: uuids.Root,
+			Hostname: t.Hostname, SSHPort: t.SSHPort, RootUUID: uuids.Root, Init: t.Init,
 			AuthorizedKey: keys.AuthorizedKey, HostPrivate: keys.HostPrivate, HostPublic: keys.HostPublic,
 		},
 		Image: image.Options{Name: t.FullID(), FreeMB: t.FreeMB, UUIDs: uuids, Epoch: imageEpoch},
@@ -261,7 +265,7 @@ func (w *work) plan() error {
 	}
 	id := w.pack.Identity
 	key := store.NewKey(stepPack).Add("format", imageFormat).Add("kernel", string(t.Kernel)).
-		Add("name", t.FullID(), id.Hostname).Add("free space", fmt.Sprint(t.FreeMB)).
+		Add("name", t.FullID(), id.Hostname).Add("init", string(t.Init)).Add("free space", fmt.Sprint(t.FreeMB)).
 		Add("session", id.User, fmt.Sprint(id.SSHPort)).Add("keys", string(id.AuthorizedKey), string(id.HostPublic)).
 		Add(rootfs.Below, string(w.stages[len(w.stages)-1].Key))
 	w.key, w.reads = key.Sum(), key.Pieces()

@@ -40,6 +40,7 @@ type TargetInfo struct {
 	Release string     `json:"release,omitempty"`
 	Kernel  string     `json:"kernel,omitempty"`  // distro, source, prebuilt or no
 	Version string     `json:"version,omitempty"` // the kernel's
+	Origin  string     `json:"origin,omitempty"`  // where the kernel came from
 	Image   *ImageInfo `json:"image"`             // null when there is none
 	State   virt.State `json:"state"`
 	User    string     `json:"user,omitempty"`
@@ -175,14 +176,14 @@ func firstLine(err error) string {
 func (g Guests) targetInfo(t *family.Target, n now) TargetInfo {
 	id := t.FullID()
 	out := TargetInfo{
-		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(t.Kernel),
+		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(kernelMode(g.Paths, t)),
 		Image: g.imageInfo(id), State: n.domain(id), User: t.User,
 	}
 	if t.HasSession() {
 		out.Address, out.SSHPort = t.Addr.String(), t.SSHPort
 	}
 	if record, err := ReadImageRecord(g.Paths, id); err == nil {
-		out.Version = record.KernelVersion
+		out.Version, out.Origin = record.KernelVersion, record.KernelOrigin
 	}
 	if file := consoleLog(g.Paths, id); exists(file) {
 		out.Console = file
@@ -200,7 +201,9 @@ func (g Guests) imageInfo(fullID string) *ImageInfo {
 	}
 	out := &ImageInfo{File: file, Bytes: stat.Size(), Built: stat.ModTime().UTC().Truncate(time.Second)}
 	if record, err := ReadImageRecord(g.Paths, fullID); err == nil {
-		out.Built = record.Built
+		if !record.Built.IsZero() { // no image of meros's making
+			out.Built = record.Built
+		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		g.Warn("%s: the record beside its image: %v", fullID, err)
 	}

@@ -27,6 +27,8 @@ type ImageRecord struct {
 	Release       string            `json:"release,omitempty"`
 	Kernel        family.KernelMode `json:"kernel"`
 	KernelVersion string            `json:"kernelVersion,omitempty"`
+	KernelOrigin  string            `json:"kernelOrigin,omitempty"`
+	KernelSum     string            `json:"kernelSha256,omitempty"` // of a kernel of meros's own
 }
 
 // ReadImageRecord returns the record of a target's image. The error wraps
@@ -106,23 +108,13 @@ func (w *work) removePartials() error {
 func (w *work) place(layers []store.Layer) error {
 	id := w.t.FullID()
 	record := ImageRecord{Key: string(w.key), Built: time.Now().UTC().Truncate(time.Second), Distro: w.t.Distro, Release: w.t.Release, Kernel: w.t.Kernel}
-	if w.t.Kernel == family.KernelDistro {
-		version, err := w.placeKernel(layers)
-		if err != nil {
-			return err
-		}
-		record.KernelVersion = version
-	} else if err := removeAll(w.Paths.Kernel(id), w.Paths.Initrd(id)); err != nil {
+	if err := w.placeKernels(layers, &record); err != nil {
 		return err
 	}
 	if err := w.placeFile(w.Paths.Image(id)); err != nil {
 		return err
 	}
-	content, err := json.MarshalIndent(record, "", "  ")
-	if err != nil {
-		return err
-	}
-	return w.Paths.WriteFile(w.Paths.ImageRecord(id), append(content, '\n'), 0o644)
+	return writeRecord(w.Paths, id, record)
 }
 
 func removeAll(files ...string) error {

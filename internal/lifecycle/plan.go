@@ -10,6 +10,7 @@ import (
 
 	"meros/internal/family"
 	"meros/internal/hint"
+	"meros/internal/image"
 	"meros/internal/virt"
 )
 
@@ -126,11 +127,14 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 	for _, n := range networks {
 		guest.Networks = append(guest.Networks, n.Name)
 	}
-	if t.Kernel != family.KernelNone {
+	if kernelMode(g.Paths, t) != family.KernelNone {
 		guest.Kernel = g.Paths.Kernel(id)
 		if exists(g.Paths.Initrd(id)) {
 			guest.Initrd = g.Paths.Initrd(id)
 		}
+	}
+	if _, err := ReadImageRecord(g.Paths, id); err == nil && t.Rootfs {
+		guest.RootPart = image.UUIDsOf(id).Partition
 	}
 	doc, err := virt.DomainDocument(content, guest)
 	if err != nil {

@@ -96,9 +96,26 @@ func (r *run) watch(ctx context.Context, end context.CancelCauseFunc) {
 	}
 }
 
+// panicWords are how a kernel says that it has ended (panic() in kernel/panic.c).
+const panicWords = "Kernel panic - not syncing"
+
+// panicked returns the words with which a guest's kernel has ended, "" while it
+// has not. A guest that lies here harms only its own start.
+func panicked(console string) string {
+	at := strings.LastIndex(console, panicWords)
+	if at < 0 {
+		return ""
+	}
+	line, _, _ := strings.Cut(console[at:], "\n")
+	return ui.Clean(strings.TrimSpace(line))
+}
+
 // alive returns why a target's guest is none any more.
 func (r *run) alive(t *family.Target, domains []virt.Domain) error {
 	id := t.FullID()
+	if words := panicked(readTail(consoleLog(r.Paths, id))); words != "" {
+		return r.withConsole(id, panicHint(fmt.Errorf("%s: %s", id, words)))
+	}
 	for _, d := range domains {
 		if d.Name != id || !d.State.Active() {
 			continue
@@ -109,6 +126,16 @@ func (r *run) alive(t *family.Target, domains []virt.Domain) error {
 		return nil
 	}
 	return r.withConsole(id, fmt.Errorf("%s powered off while it was waited for", id))
+}
+
+func panicHint(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "Unable to mount root"):
+		return hint.Add(err, "root= in the libvirt document has to name the image's partition: vda1 behind virtio, sda1 behind SATA and IDE; without an initrd a UUID= of the file system is not understood, PARTUUID= is")
+	case strings.Contains(text, "No working init"):
+		return hint.Add(err, "the image has no init for this kernel: is it built for another architecture?")
+	}
+	return err
 }
 
 type waiter struct {

@@ -3,6 +3,7 @@ package virt
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/beevik/etree"
@@ -15,6 +16,7 @@ type Guest struct {
 	Image      string   // disk image
 	Kernel     string   // "" when the image boots itself
 	Initrd     string   // "" when the kernel needs none
+	RootPart   string   // UUID of the image's root partition; "" when it is not known
 	Networks   []string // names of the family's networks
 	ConsoleLog string   // what the serial console prints is added to this file
 	Accel      Accel
@@ -157,19 +159,30 @@ func (d *domain) fillKernel() {
 	if d.Initrd != "" && os.SelectElement("initrd") == nil {
 		os.CreateElement("initrd").SetText(varInitrd)
 	}
-	if cmdline := child(os, "cmdline"); strings.TrimSpace(cmdline.Text()) == "" {
-		cmdline.SetText(d.cmdline())
+	cmdline := child(os, "cmdline")
+	switch words := strings.Fields(cmdline.Text()); {
+	case len(words) == 0:
+		cmdline.SetText(d.rootWord() + " rw console=" + d.console())
+	case !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "root=") }):
+		cmdline.SetText(d.rootWord() + " " + strings.TrimSpace(cmdline.Text()))
 	}
 }
 
-// cmdline returns the kernel command line for the first partition of the
-// target's disk. rw, since a recipe's rootfs need not hold an fstab.
-func (d *domain) cmdline() string {
-	console := "ttyS0"
-	if strings.HasPrefix(d.arch(), "aarch64") || strings.HasPrefix(d.arch(), "arm") {
-		console = "ttyAMA0"
+// rootWord names the root for the kernel command line: the partition by its
+// UUID, which the kernel itself finds, with an initrd and without; the UUID of a
+// file system would need an initrd.
+func (d *domain) rootWord() string {
+	if d.RootPart != "" {
+		return "root=PARTUUID=" + d.RootPart
 	}
-	return "root=/dev/" + d.rootDevice() + " rw console=" + console
+	return "root=/dev/" + d.rootDevice()
+}
+
+func (d *domain) console() string {
+	if strings.HasPrefix(d.arch(), "aarch64") || strings.HasPrefix(d.arch(), "arm") {
+		return "ttyAMA0"
+	}
+	return "ttyS0"
 }
 
 // rootDevice names the first partition as Linux does: vda1 behind virtio, sda1

@@ -1,0 +1,166 @@
+package lifecycle
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/kernel"
+	"meros/internal/layout"
+	"meros/internal/store"
+)
+
+// ownKernel is a kernel of meros's own, which needs no initrd: not one that comes
+// out of the target's rootfs.
+type ownKernel struct {
+	file    string
+	version string
+	origin  string
+	sum     string
+}
+
+// kernelArch is the kernel's word for an architecture in distributions' words.
+func kernelArch(t *family.Target) string {
+	word := t.Arch
+	if word == "" {
+		word = runtime.GOARCH
+	}
+	switch word {
+	case "amd64", "x86_64":
+		return "x86_64"
+	case "arm64", "aarch64":
+		return "arm64"
+	}
+	return word
+}
+
+// ownKernels gets the kernels of those targets that have one, before the long
+// work: by full id.
+func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
+	kernels := map[string]ownKernel{}
+	for _, t := range targets {
+		if t.Kernel != family.KernelSource {
+			continue
+		}
+		k, err := b.sourceKernel(ctx, t)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.FullID(), err)
+		}
+		kernels[t.FullID()] = k
+	}
+	return kernels, nil
+}
+
+func (b Builder) sourceKernel(ctx context.Context, t *family.Target) (ownKernel, error) {
+	r, file, err := kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}.Ensure(ctx)
+	if err != nil {
+		return ownKernel{}, err
+	}
+	if want := kernelArch(t); r.Arch != want {
+		return ownKernel{}, hint.Add(fmt.Errorf("the kernel %s is for %s, the target for %s", r.Release, r.Arch, want), "meros kernel-build --arch %s", want)
+	}
+	return ownKernel{file: file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256}, nil
+}
+
+// placeKernels puts the kernel that the recipe wants beside the image, takes away
+// one that it does not want, and notes it in the record.
+func (w *work) placeKernels(layers []store.Layer, record *ImageRecord) error {
+	id := w.t.FullID()
+	own, isOwn := w.kernels[id]
+	switch {
+	case w.t.Kernel == family.KernelDistro:
+		version, err := w.placeKernel(layers)
+		record.KernelVersion, record.KernelOrigin = version, "package of "+w.t.Distro
+		return err
+	case isOwn:
+		return w.placeOwnKernel(id, own, record)
+	}
+	return removeAll(w.Paths.Kernel(id), w.Paths.Initrd(id))
+}
+
+func (b Builder) placeOwnKernel(id string, k ownKernel, record *ImageRecord) error {
+	content, err := os.ReadFile(k.file)
+	if err != nil {
+		return err
+	}
+	if err := b.Paths.WriteFile(b.Paths.Kernel(id), content, 0o644); err != nil {
+		return err
+	}
+	record.KernelVersion, record.KernelOrigin, record.KernelSum = k.version, k.origin, k.sum
+	return removeAll(b.Paths.Initrd(id))
+}
+
+// renewKernel replaces nothing but the kernel of an image that is up to date.
+func (w *work) renewKernel() error {
+	id := w.t.FullID()
+	own, ok := w.kernels[id]
+	record, err := ReadImageRecord(w.Paths, id)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(w.Paths.Kernel(id)); !ok || err == nil && record.KernelSum == own.sum {
+		w.Step("%s is up to date", id)
+		return nil
+	}
+	if err := w.placeOwnKernel(id, own, &record); err != nil {
+		return err
+	}
+	w.Step("%s: the kernel is now %s, the image is up to date", id, own.version)
+	return writeRecord(w.Paths, id, record)
+}
+
+// broughtKernel gives a target whose image the user brings its kernel.
+func (b Builder) broughtKernel(t *family.Target) error {
+	own, ok := b.kernels[t.FullID()]
+	if !ok {
+		b.Step("%s: nothing to build: its image is brought by you", t.FullID())
+		return nil
+	}
+	record := ImageRecord{Kernel: t.Kernel}
+	if err := b.placeOwnKernel(t.FullID(), own, &record); err != nil {
+		return err
+	}
+	b.Step("%s: the kernel is %s; its image is brought by you", t.FullID(), own.version)
+	return writeRecord(b.Paths, t.FullID(), record)
+}
+
+func writeRecord(p layout.Paths, id string, record ImageRecord) error {
+	content, err := json.MarshalIndent(record, "", "  ")
+	if err != nil {
+		return err
+	}
+	return p.WriteFile(p.ImageRecord(id), append(content, '\n'), 0o644)
+}
+
+// SetKernel makes all targets take their kernel from elsewhere than the recipe
+// says, for one build.
+func SetKernel(targets []*family.Target, mode string) ([]*family.Target, error) {
+	modes := []family.KernelMode{family.KernelSource, family.KernelDistro, family.KernelPrebuilt, family.KernelNone}
+	if !slices.Contains(modes, family.KernelMode(mode)) {
+		return nil, fmt.Errorf("a kernel is source, distro, prebuilt or no, not %q", mode)
+	}
+	var out []*family.Target
+	for _, t := range targets {
+		if !t.Rootfs && mode == string(family.KernelDistro) {
+			return nil, fmt.Errorf("%s: the distribution's kernel is taken out of the rootfs, and none is built", t.FullID())
+		}
+		changed := *t
+		changed.Kernel = family.KernelMode(mode)
+		out = append(out, &changed)
+	}
+	return out, nil
+}
+
+// kernelMode is where the kernel of a target's image came from when it was
+// built; before that, where the recipe wants it from.
+func kernelMode(p layout.Paths, t *family.Target) family.KernelMode {
+	if record, err := ReadImageRecord(p, t.FullID()); err == nil && record.Kernel != "" {
+		return record.Kernel
+	}
+	return t.Kernel
+}
