@@ -27,11 +27,12 @@ var layers = map[string]string{
 	// The model.
 	"family": "hint layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":    "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin",
+	"rootfs":    "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
 	"image":     "family hint layout proc sandbox ui golang.org/x/sys",
 	"kernel":    "family hint layout proc sandbox store ui golang.org/x/sys",
 	"virt":      "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
-	"netfilter": "family hint layout proc sandbox ui github.com/google/nftables",
+	"virt/virttest": "",
+	"netfilter": "family hint layout proc ui golang.org/x/sys",
 	"session":   "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
 	// What joins them.
 	"lifecycle": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session",
@@ -39,7 +40,7 @@ var layers = map[string]string{
 }
 
 // testOnly is what tests may import on top.
-const testOnly = "proc/proctest github.com/google/go-cmp github.com/rogpeppe/go-internal"
+const testOnly = "proc/proctest virt/virttest github.com/google/go-cmp github.com/rogpeppe/go-internal"
 
 func TestLayers(t *testing.T) {
 	for _, dir := range []string{"../internal", "../cmd"} {

@@ -32,16 +32,17 @@ const maxFreeMB = 16 << 20
 
 // elements are the elements of a build file with their attributes.
 var elements = map[string][]string{
-	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "bootstrap"},
-	"details":  {"username", "name", "hostname"},
+	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "bootstrap", "init"},
+	"details":  {"username", "name", "hostname", "border"},
 	"size":     {"free_space_mb"},
 	"network":  {"network_addr", "ip_addr", "ssh_port"},
 	"ssh":      {"port"},
 	"shared":   {"dir"},
+	"run":      {"allow"},
 	"packages": {},
 }
 
-var elementNames = []string{"build", "details", "size", "network", "ssh", "shared", "packages"}
+var elementNames = []string{"build", "details", "size", "network", "ssh", "shared", "run", "packages"}
 
 var kernels = map[string]KernelMode{
 	"yes": KernelSource, "source": KernelSource, "no": KernelNone, "distro": KernelDistro, "prebuilt": KernelPrebuilt,
@@ -54,6 +55,7 @@ var (
 	distros = map[string]string{
 		"debian": "debian", "ubuntu": "ubuntu", "devuan": "devuan", "kali": "kali", distroAlpine: distroAlpine,
 	}
+	inits      = map[string]Init{"openrc": InitOpenRC, "busybox": InitBusybox}
 	bootstraps = map[string]string{"mmdebstrap": "mmdebstrap", "debootstrap": "debootstrap"}
 )
 
@@ -93,6 +95,7 @@ func readBuild(data []byte, f *file, t *Target) *buildFile {
 	b.ssh(b.elements["ssh"])
 	take(b, b.elements["shared"], "dir", &t.SharedDir,
 		match(sharedForm, "must be a folder below the user's home, such as mos-shared"))
+	take(b, b.elements["run"], "allow", &t.RunAllow, runAllow)
 	b.packages(b.elements["packages"])
 	return b
 }
@@ -193,6 +196,13 @@ func (b *buildFile) build(n *node) {
 	take(b, n, "mirror", &t.Mirror, mirror)
 	b.kernel(n)
 	take(b, n, "bootstrap", &t.Bootstrap, oneOf(bootstraps, "mmdebstrap or debootstrap"))
+	if t.Distro == distroAlpine {
+		t.Init = InitOpenRC
+	}
+	take(b, n, "init", &t.Init, oneOf(inits, "openrc or busybox"))
+	if a, _ := n.attr("init"); t.Init != "" && t.Distro != distroAlpine {
+		b.file.fault(a.line, "build: init", "is for alpine targets, not for %s", t.Distro)
+	}
 	if a, _ := n.attr("bootstrap"); t.Bootstrap != "" && t.Distro == distroAlpine {
 		b.file.fault(a.line, "build: bootstrap", "%s cannot make %s", t.Bootstrap, t.Distro)
 	}
@@ -217,6 +227,7 @@ func (b *buildFile) kernel(n *node) {
 // user like any other here: the gateway of the older mos_lab is entered so.
 func (b *buildFile) details(n *node) {
 	take(b, n, "username", &b.target.User, match(userForm, "must be a user name: lower-case letters, digits, - and _, no digit or - first, at most 32"))
+	take(b, n, "border", &b.target.Border, border)
 	take(b, n, "hostname", &b.target.Hostname, match(hostForm, "must be a host name: lower-case letters, digits and inner dashes, at most 63"))
 }
 

@@ -35,6 +35,15 @@ const (
 	KernelNone     KernelMode = "no"       // the image's own boot loader, or none
 )
 
+// Init is the program that starts everything else in an Alpine guest.
+type Init string
+
+// The init systems of Alpine targets.
+const (
+	InitOpenRC  Init = "openrc"  // Alpine's own, with its services
+	InitBusybox Init = "busybox" // busybox init alone, with an inittab
+)
+
 // Target is one virtual machine of a family.
 type Target struct {
 	Family string
@@ -51,6 +60,7 @@ type Target struct {
 	Arch      string     // in the distribution's words; "" is the host's
 	Mirror    string     // http, https or file URL; "" is the host's own configuration, else the tool's default
 	Bootstrap string     // mmdebstrap or debootstrap; "" is the best one present
+	Init      Init       // of an Alpine target; "" for the others
 	Packages  []string   // more than the base of the distribution
 	Hostname  string     // one label; the target's name, with dashes for _, unless given
 	FreeMB    int        // MiB that are free for the user in a fresh image; 0 when imported

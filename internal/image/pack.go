@@ -118,16 +118,13 @@ func mkfs(ctx context.Context, r proc.Runner, root, out string, offset int64, g 
 		"-L", cut(o.Name, 16), "-U", o.UUIDs.Root, "-O", features, "-E", strings.Join(extended, ","),
 		"-d", root, out, strconv.FormatInt(g.blocks, 10),
 	}
-	config, err := os.CreateTemp("", "meros-mke2fs-")
+	config, err := nameless([]byte(mkfsConfig), 0)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(config.Name())
-	if _, err := config.WriteString(mkfsConfig); errors.Join(err, config.Close()) != nil {
-		return err
-	}
-	env := append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(o.Epoch, 10), "E2FSPROGS_FAKE_TIME="+strconv.FormatInt(o.Epoch, 10), "MKE2FS_CONFIG="+config.Name())
-	if err := runTool(ctx, r, proc.Cmd{Argv: argv, Env: env}); err != nil {
+	defer config.Close()
+	env := append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(o.Epoch, 10), "E2FSPROGS_FAKE_TIME="+strconv.FormatInt(o.Epoch, 10), "MKE2FS_CONFIG="+firstExtra)
+	if err := runTool(ctx, r, proc.Cmd{Argv: argv, Env: env, ExtraFiles: []*os.File{config}}); err != nil {
 		return fmt.Errorf("make the file system: %w", err)
 	}
 	return nil
@@ -138,20 +135,16 @@ func cut(s string, n int) string { return s[:min(len(s), n)] }
 // partition writes the GPT: made by sfdisk on an empty disk of the same size,
 // of which only the tables are copied.
 func partition(ctx context.Context, r proc.Runner, f *os.File, q *qcow2, g geometry, o Options) error {
-	table, err := os.CreateTemp("", "meros-gpt-")
+	table, err := nameless(nil, q.size)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(table.Name())
 	defer table.Close()
-	if err := table.Truncate(q.size); err != nil {
-		return err
-	}
 	script := fmt.Sprintf("label: gpt\nlabel-id: %s\nstart=%d, size=%d, type=L, uuid=%s, name=\"%s\"\n",
 		o.UUIDs.Disk, partitionStart/sectorSize, g.blocks*blockSize/sectorSize, o.UUIDs.Partition, cut(o.Name, 36))
 	err = runTool(ctx, r, proc.Cmd{
-		Argv:  []string{"sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", table.Name()},
-		Stdin: strings.NewReader(script),
+		Argv:  []string{"sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", firstExtra},
+		Stdin: strings.NewReader(script), ExtraFiles: []*os.File{table},
 	})
 	if err != nil {
 		return fmt.Errorf("partition: %w", err)
@@ -166,6 +159,27 @@ func partition(ctx context.Context, r proc.Runner, f *os.File, q *qcow2, g geome
 		}
 	}
 	return nil
+}
+
+// firstExtra is how a program finds the first of its ExtraFiles (proc(5)).
+const firstExtra = "/proc/self/fd/3"
+
+// nameless returns a temporary file that has no name any more, so that nothing
+// can be left of it, however this process ends.
+func nameless(content []byte, size int64) (*os.File, error) {
+	f, err := os.CreateTemp("", "meros-")
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.Write(content)
+	if size > 0 {
+		err = errors.Join(err, f.Truncate(size))
+	}
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // runTool runs a program of the host whose output matters only if it fails.

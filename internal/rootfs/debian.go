@@ -226,5 +226,8 @@ func Steps() map[string]sandbox.Step {
 		stepInstall:   sandbox.Bind(install),
 		stepPopulate:  sandbox.Bind(populate),
 		stepHooks:     sandbox.Bind(runHooks),
+
+		stepAlpineBootstrap: sandbox.Bind(alpineBootstrap),
+		stepAlpineInstall:   sandbox.Bind(alpineInstall),
 	}
 }

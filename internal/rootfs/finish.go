@@ -12,6 +12,7 @@ import (
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 
+	"meros/internal/family"
 	"meros/internal/proc"
 )
 
@@ -25,6 +26,7 @@ type Identity struct {
 	HostPrivate   []byte // the sshd's ed25519 key, OpenSSH's format
 	HostPublic    []byte
 	RootUUID      string // of the root file system, for fstab
+	Init          family.Init
 }
 
 // Finish adds the identity to the tree at root.
@@ -38,6 +40,12 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 	}
 	if id.User != "" {
 		errs = append(errs, t.addSSH(id))
+	}
+	switch id.Init {
+	case family.InitOpenRC:
+		errs = append(errs, t.enableServices(), t.addConsole())
+	case family.InitBusybox:
+		errs = append(errs, t.add("etc/inittab", busyboxInittab, 0o644, replaceAlpineInittab), t.add("etc/init.d/rcS", busyboxStart, 0o755, replaceMissing))
 	}
 	return errors.Join(errs...)
 }

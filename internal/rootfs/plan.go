@@ -15,7 +15,8 @@ import (
 
 // Stage is one step from nothing to a target's tree.
 type Stage struct {
-	Name  string        // the step's name, in Steps
+	Name  string        // for people; the same for all distributions
+	Step  string        // the step's name, in Steps
 	Key   store.Key     // of all that it reads, the stages before it included
 	Reads []store.Piece // what the key is made of
 	Say   string        // what it does, for people
@@ -52,14 +53,11 @@ type Stamp struct {
 // Plan returns the stages of a target in order. It reads the recipe and asks
 // the host for its tools and mirrors, and changes nothing.
 func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]Stage, error) {
-	if t.Distro != "debian" {
-		return nil, hint.Add(fmt.Errorf("distro %q cannot be built yet", t.Distro), "set distro=\"debian\" in %s", t.BuildFile)
-	}
-	base, err := planBootstrap(ctx, r, t, o)
+	base, install, err := planBase(ctx, r, t, o)
 	if err != nil {
 		return nil, err
 	}
-	stages := []Stage{base, planInstall(t, base.Key)}
+	stages := []Stage{base, install}
 	files, err := planPopulate(t, stages[1].Key)
 	if err != nil {
 		return nil, err
@@ -70,6 +68,21 @@ func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]St
 	}
 	hooks, err := planHooks(t, files.Key, o)
 	return append(stages, hooks), err
+}
+
+// planBase plans the stages that depend on the distribution.
+func planBase(ctx context.Context, r proc.Runner, t *family.Target, o Options) (base, install Stage, err error) {
+	if t.Distro == "alpine" {
+		return planAlpine(t, o)
+	}
+	if t.Distro != "debian" {
+		return base, install, hint.Add(fmt.Errorf("distro %q cannot be built yet", t.Distro), "set distro=\"debian\" or distro=\"alpine\" in %s", t.BuildFile)
+	}
+	base, err = planBootstrap(ctx, r, t, o)
+	if err != nil {
+		return base, install, err
+	}
+	return base, planInstall(t, base.Key), nil
 }
 
 func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
@@ -157,7 +170,7 @@ func stageKey(name string) *store.KeyBuilder {
 
 // newStage is a stage whose step needs nothing but args.
 func newStage(name string, key *store.KeyBuilder, say string, args any) Stage {
-	return Stage{Name: name, Key: key.Sum(), Reads: key.Pieces(), Say: say, Args: func(string) any { return args }}
+	return Stage{Name: name, Step: name, Key: key.Sum(), Reads: key.Pieces(), Say: say, Args: func(string) any { return args }}
 }
 
 // debianKernel is the package of the kernel without drivers for real hardware,

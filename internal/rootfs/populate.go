@@ -56,14 +56,37 @@ func addUser(ctx context.Context, r proc.Runner, root, name string) (account, er
 		return u, err
 	}
 	c := &chroot{root: root, r: r}
-	if err := c.run(ctx, nil, "useradd", "--create-home", "--shell", loginShell(root), "--password", "*", "--", name); err != nil {
+	argv := []string{"useradd", "--create-home", "--shell", loginShell(root), "--password", "*", "--", name}
+	if _, err := os.Stat(filepath.Join(root, "usr/sbin/useradd")); err != nil {
+		argv = []string{"adduser", "-D", "-s", loginShell(root), name} // busybox's
+	}
+	if err := c.run(ctx, nil, argv...); err != nil {
 		return account{}, fmt.Errorf("add the user %s: %w", name, err)
+	}
+	if err := unlock(root, name); err != nil {
+		return account{}, err
 	}
 	u, ok, err := lookupUser(root, name)
 	if err == nil && !ok {
 		err = fmt.Errorf("add the user %s: not in /etc/passwd afterwards", name)
 	}
 	return u, err
+}
+
+// unlock replaces the "!" that adduser leaves as password by "*".
+func unlock(root, name string) error {
+	file := filepath.Join(root, "etc/shadow")
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	lines := strings.SplitAfter(string(content), "\n")
+	for i, line := range lines {
+		if rest, ok := strings.CutPrefix(line, name+":!:"); ok {
+			lines[i] = name + ":*:" + rest
+		}
+	}
+	return os.WriteFile(file, []byte(strings.Join(lines, "")), 0o640) // it exists: its own mode stays
 }
 
 func loginShell(root string) string {

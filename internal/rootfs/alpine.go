@@ -1,0 +1,312 @@
+package rootfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/proc"
+	"meros/internal/store"
+)
+
+const (
+	stepAlpineBootstrap = "alpine-bootstrap"
+	stepAlpineInstall   = "alpine-packages"
+
+	// alpineStable is the branch of the newest release, on every mirror.
+	alpineStable = "latest-stable"
+	// alpineKernel is the kernel for virtual machines.
+	alpineKernel = "linux-virt"
+	// maxIndex and maxMinirootfs bound downloads, in bytes: they are some 4 KiB and
+	// 4 MiB.
+	maxIndex, maxMinirootfs = 1 << 20, 256 << 20
+)
+
+// alpineBase is what an Alpine guest with OpenRC needs beside the minirootfs;
+// acpid hears the power button.
+var alpineBase = []string{"alpine-base", "acpid"}
+
+// AlpineBootstrap is what the first stage of an Alpine target reads.
+type AlpineBootstrap struct {
+	Mirror, Branch, Arch string
+	Out                  string // folder for the download
+}
+
+// AlpineInstall is what the second stage of an Alpine target reads.
+type AlpineInstall struct {
+	Repositories []string
+	Mirror       string
+	Packages     []string
+	Kernel       string   // package; "": none
+	ApkDirs      []string // folders of the host laid over /etc/apk first
+	Out          string
+}
+
+func planAlpine(t *family.Target, o Options) (base, install Stage, err error) {
+	b := AlpineBootstrap{Mirror: strings.TrimSuffix(t.Mirror, "/"), Branch: alpineBranch(t), Arch: alpineArch(t)}
+	if b.Mirror == "" {
+		if b.Mirror, err = hostAlpineMirror("/etc/apk/repositories"); err != nil {
+			return base, install, hint.Add(err, "name one with mirror=\"https://…/alpine\" in %s", t.BuildFile)
+		}
+	}
+	key := stageKey(stepAlpineBootstrap).Add("mirror", b.Mirror).Add("branch", b.Branch).Add("architecture", b.Arch)
+	base = newBase(key, fmt.Sprintf("bootstrapping alpine %s from its minirootfs", b.Branch), b, o)
+	base.Step = stepAlpineBootstrap
+	base.Args = func(out string) any { b.Out = out; return b }
+	install, err = planAlpineInstall(t, b, base.Key)
+	return base, install, err
+}
+
+func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (Stage, error) {
+	a := AlpineInstall{Mirror: b.Mirror, Packages: slices.Clone(alpineBase)}
+	if t.Init == family.InitBusybox {
+		a.Packages = nil
+	}
+	if t.HasSession() {
+		a.Packages = append(a.Packages, "openssh-server", "openssh-sftp-server")
+	}
+	a.Packages = append(a.Packages, t.Packages...)
+	if t.Kernel == family.KernelDistro {
+		a.Kernel = alpineKernel
+	}
+	for _, repository := range []string{"main", "community"} {
+		a.Repositories = append(a.Repositories, b.Mirror+"/"+b.Branch+"/"+repository)
+	}
+	key := stageKey(stepAlpineInstall).Add(Below, string(below)).Add("packages", a.Packages...).Add("kernel", a.Kernel)
+	for _, dir := range t.Includes {
+		apk := filepath.Join(dir, "etc/apk")
+		if _, err := os.Stat(apk); err != nil {
+			continue
+		}
+		a.ApkDirs = append(a.ApkDirs, apk)
+		if err := key.AddTree("/etc/apk", apk); err != nil {
+			return Stage{}, err
+		}
+	}
+	s := newStage(stepInstall, key, fmt.Sprintf("installing %d packages", len(a.Packages)), nil)
+	s.Step = stepAlpineInstall
+	s.Args = func(out string) any { a.Out = out; return a }
+	return s, nil
+}
+
+func alpineBranch(t *family.Target) string {
+	switch {
+	case t.Release == "":
+		return alpineStable
+	case regexp.MustCompile(`^[0-9]+\.[0-9]+$`).MatchString(t.Release):
+		return "v" + t.Release
+	}
+	return t.Release
+}
+
+// alpineArch is the recipe's architecture, else the host's in Alpine's words.
+func alpineArch(t *family.Target) string {
+	arch := t.Arch
+	if arch == "" {
+		arch = runtime.GOARCH
+	}
+	for words, alpine := range map[string]string{"amd64": "x86_64", "arm64": "aarch64", "386": "x86", "i386": "x86"} {
+		if arch == words {
+			return alpine
+		}
+	}
+	return arch
+}
+
+// hostAlpineMirror is the mirror that an Alpine host takes its own packages from:
+// the first address in the file, without branch and repository.
+func hostAlpineMirror(file string) (string, error) {
+	content, err := os.ReadFile(file)
+	if err == nil {
+		for line := range strings.Lines(string(content)) {
+			fields := strings.Split(strings.TrimSpace(line), "/")
+			if n := len(fields); n > 3 && strings.HasPrefix(line, "http") {
+				return strings.Join(fields[:n-2], "/"), nil
+			}
+		}
+	}
+	return "", errors.New("no mirror of Alpine is known")
+}
+
+// minirootfs is an entry of a mirror's latest-releases.yaml.
+type minirootfs struct {
+	Flavor string `yaml:"flavor"`
+	File   string `yaml:"file"`
+	SHA256 string `yaml:"sha256"`
+}
+
+var (
+	minirootfsName = regexp.MustCompile(`^alpine-minirootfs-[0-9a-z._]+-[0-9a-z_]+\.tar\.gz$`)
+	sha256Form     = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
+
+// parseReleases finds the minirootfs in a mirror's latest-releases.yaml.
+func parseReleases(index []byte) (minirootfs, error) {
+	var entries []minirootfs
+	if err := yaml.Unmarshal(index, &entries); err != nil {
+		return minirootfs{}, fmt.Errorf("%w: latest-releases.yaml: %w", ErrMirror, err)
+	}
+	for _, e := range entries {
+		if e.Flavor != "alpine-minirootfs" {
+			continue
+		}
+		if !minirootfsName.MatchString(e.File) || !sha256Form.MatchString(e.SHA256) {
+			return minirootfs{}, fmt.Errorf("%w: latest-releases.yaml: minirootfs with the file %q and sha256 %q", ErrMirror, e.File, e.SHA256)
+		}
+		return e, nil
+	}
+	return minirootfs{}, fmt.Errorf("%w: latest-releases.yaml names no minirootfs", ErrMirror)
+}
+
+// alpineBootstrap unpacks the branch's minirootfs, verified, into root.
+func alpineBootstrap(ctx context.Context, _ proc.Runner, root string, b AlpineBootstrap) error {
+	folder := b.Mirror + "/" + b.Branch + "/releases/" + b.Arch + "/"
+	var index bytes.Buffer
+	if err := get(ctx, folder+"latest-releases.yaml", &index, maxIndex); err != nil {
+		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, err)
+	}
+	found, err := parseReleases(index.Bytes())
+	if err != nil {
+		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, err)
+	}
+	fmt.Printf("minirootfs: %s sha256 %s\n", found.File, found.SHA256)
+	archive := filepath.Join(b.Out, "minirootfs.tar.gz")
+	if err := getVerified(ctx, folder+found.File, archive, found.SHA256, maxMinirootfs); err != nil {
+		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, err)
+	}
+	f, err := os.Open(archive)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := untar(f, root); err != nil {
+		return fmt.Errorf("bootstrap alpine %s: %s: %w", b.Branch, found.File, err)
+	}
+	return errors.Join(dropHosts(root), os.Remove(archive))
+}
+
+// insideMirror is where a mirror that is a folder of the host is seen in a chroot.
+const insideMirror = "/run/meros-mirror"
+
+// alpineInstall adds packages with the tree's own apk, which verifies the
+// signatures of the repositories with the keys in /etc/apk/keys.
+func alpineInstall(ctx context.Context, r proc.Runner, root string, a AlpineInstall) error {
+	for _, dir := range a.ApkDirs {
+		if err := copyTree(root, "/etc/apk", dir, account{}); err != nil {
+			return fmt.Errorf("lay %s over /etc/apk: %w", dir, err)
+		}
+	}
+	c, err := enterChroot(ctx, r, root)
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.run(ctx, c), c.leave())
+}
+
+func (a AlpineInstall) run(ctx context.Context, c *chroot) error {
+	repositories, err := a.repositories(c)
+	if err != nil {
+		return err
+	}
+	argv := []string{"apk", "add", "--no-cache", "--no-progress", "--repositories-file", repositories, "--"}
+	argv = append(argv, a.Packages...)
+	if a.Kernel != "" {
+		argv = append(argv, a.Kernel)
+	}
+	if len(argv) > 7 {
+		if err := c.run(ctx, nil, argv...); err != nil {
+			return apkHint(fmt.Errorf("install packages: %w", apkError(err)))
+		}
+	}
+	if a.Kernel != "" {
+		return c.takeAlpineKernel(a.Out)
+	}
+	return nil
+}
+
+// repositories writes /etc/apk/repositories, unless the recipe brings one, and
+// returns the file, as seen in the chroot, that apk is to read.
+func (a AlpineInstall) repositories(c *chroot) (string, error) {
+	const file = "/etc/apk/repositories"
+	own := slices.ContainsFunc(a.ApkDirs, func(dir string) bool {
+		_, err := os.Stat(filepath.Join(dir, "repositories"))
+		return err == nil
+	})
+	content := strings.Join(a.Repositories, "\n") + "\n"
+	if !own {
+		if err := os.WriteFile(filepath.Join(c.root, file), []byte(content), 0o644); err != nil {
+			return "", err
+		}
+	}
+	folder, isFile := strings.CutPrefix(a.Mirror, "file://")
+	if !isFile || own {
+		return file, nil
+	}
+	at := filepath.Join(c.root, insideMirror)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return "", err
+	}
+	if err := unix.Mount(folder, at, "", unix.MS_BIND, ""); err != nil {
+		return "", fmt.Errorf("show the mirror %s to apk: %w", folder, err)
+	}
+	const seen = "/run/meros-repositories"
+	return seen, os.WriteFile(filepath.Join(c.root, seen), []byte(strings.ReplaceAll(content, a.Mirror, insideMirror)), 0o644)
+}
+
+// apkError picks the lines of apk's output that say why it failed.
+func apkError(err error) error {
+	exit, ok := errors.AsType[*proc.ExitError](err)
+	if !ok {
+		return err
+	}
+	var told []string
+	for line := range strings.Lines(exit.Stderr) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ERROR:") || strings.HasPrefix(line, "WARNING:") || strings.Contains(line, "(no such package)") || strings.Contains(line, "required by:") {
+			told = append(told, line)
+		}
+	}
+	if len(told) == 0 {
+		return err
+	}
+	return fmt.Errorf("apk: exit status %d (%s)", exit.Code, strings.Join(told[:min(len(told), 4)], "; "))
+}
+
+func apkHint(err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "UNTRUSTED"), strings.Contains(text, "BAD signature"):
+		return hint.Add(err, "put the repository's public key under includes.chroot/etc/apk/keys/ of the recipe, or take another mirror")
+	case strings.Contains(text, "no such package"):
+		return hint.Add(err, "check the names under <packages> in the build XML against the release's packages")
+	}
+	return err
+}
+
+// takeAlpineKernel moves the kernel and its initrd out of the tree.
+func (c *chroot) takeAlpineKernel(out string) error {
+	modules, err := filepath.Glob(filepath.Join(c.root, "lib/modules/*"))
+	if err != nil {
+		return err
+	}
+	if len(modules) != 1 {
+		return fmt.Errorf("%s brought modules of %d kernels, want 1", alpineKernel, len(modules))
+	}
+	for from, to := range map[string]string{"vmlinuz-virt": KernelFile, "initramfs-virt": InitrdFile} {
+		if err := moveOut(filepath.Join(c.root, "boot", from), filepath.Join(out, to)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(out, VersionFile), []byte(filepath.Base(modules[0])+"\n"), 0o644)
+}
