@@ -62,6 +62,7 @@ func (c *compiler) bridgeTable() {
 // fromPort lets a port send as itself only. Fragments and options go no further:
 // what cannot be judged alike with and without br_netfilter is not passed.
 func (c *compiler) fromPort() {
+	c.line("@ll,96,16 { 0x8100, 0x88a8 } goto refuse_denied") // a tag that the kernel hides from the rest
 	c.line("ip frag-off & 0x3fff != 0 goto refuse_denied")
 	c.line("ip hdrlength != 5 goto refuse_denied")
 	c.line("exthdr frag exists goto refuse_denied")

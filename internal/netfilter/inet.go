@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"fmt"
+	"slices"
 
 	"meros/internal/family"
 )
@@ -34,18 +35,19 @@ func (c *compiler) inetTable() {
 	})
 	c.base("postrouting", "nat", "postrouting", sourceNAT, func() { c.masquerade(bridges) })
 	c.block("chain to_host", func() {
+		c.discovery()
 		c.bounded(bridges)
 		c.hostRules(true)
-		c.discovery()
 		c.line("goto refuse_denied")
 	})
 	c.block("chain from_host", func() {
+		c.discovery()
 		c.stateful()
 		c.hostRules(false)
-		c.discovery()
 		c.line("goto refuse_denied")
 	})
 	c.block("chain through", func() {
+		c.bridgedDiscovery()
 		c.bounded(bridges)
 		c.through(bridges)
 		c.line("goto refuse_denied")
@@ -61,6 +63,17 @@ func (c *compiler) bounded(bridges string) {
 	c.stateful()
 	for _, v := range versions {
 		c.line("iifname %s add @conns_%s { %s saddr ct count over %d } goto refuse_denied", bridges, v.ip, v.ip, maxConns)
+	}
+}
+
+// bridgedDiscovery is how guests with IPv6 find each other where br_netfilter hands
+// their frames on. Who may find whom, the bridge table has decided; connection
+// tracking does not track it (nf_conntrack_proto_icmpv6).
+func (c *compiler) bridgedDiscovery() {
+	for _, s := range c.policy.Segments {
+		if slices.ContainsFunc(c.ports, func(p Port) bool { return p.Segment == s && len(versions[1].addrs(p.Addrs)) > 0 }) {
+			c.line(`iifname "%s" oifname "%s" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept`, s.Bridge, s.Bridge)
+		}
 	}
 }
 

@@ -26,6 +26,7 @@ type Cmd struct {
 	Stdout, Stderr io.Writer
 	ExtraFiles     []*os.File          // the child's descriptors 3, 4, …
 	Cloneflags     uintptr             // namespaces to be made for the child: clone(2)
+	RootInside     bool                // with CLONE_NEWUSER: the caller is root in there, and nobody else is anybody
 	Foreground     bool                // stay in the caller's process group: the program reads the terminal
 	Started        func(pid int) error // called once the child runs; an error kills it
 	KillNow        bool                // SIGKILL on cancel: for a namespace's first process, which takes all others with it
@@ -116,6 +117,10 @@ func command(ctx context.Context, c Cmd, tail *tailWriter) *exec.Cmd {
 		Setpgid:    !c.Foreground,
 		Pdeathsig:  syscall.SIGKILL,
 		Cloneflags: c.Cloneflags,
+	}
+	if c.RootInside {
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
 	}
 	cmd.Cancel = func() error {
 		sig, pid := syscall.SIGTERM, cmd.Process.Pid

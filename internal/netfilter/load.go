@@ -1,0 +1,113 @@
+package netfilter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// nft(8) is what loads rules, and not netlink by hand: it is the one reader of
+// .nft files, so that a family's own files and what was compiled are one
+// transaction, in a text that a person can read. It takes the text from its
+// standard input; nothing of it is an argument.
+func nft(ctx context.Context, r proc.Runner, text string, out io.Writer, args ...string) error {
+	program, err := proc.Find("nft")
+	if err != nil {
+		return hint.Add(fmt.Errorf("load filter rules: %w", err), "install nftables")
+	}
+	if len(args) == 0 {
+		args = []string{"-f", "-"}
+	}
+	err = r.Run(ctx, proc.Cmd{Argv: append([]string{program}, args...), Stdin: strings.NewReader(text), Stdout: out})
+	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		return fmt.Errorf("nft: %s", strings.TrimSpace(firstLines(exit.Stderr, 4)))
+	}
+	return err
+}
+
+func firstLines(text string, n int) string {
+	lines := strings.SplitN(text, "\n", n+1)
+	return strings.Join(lines[:min(n, len(lines))], "\n")
+}
+
+// kinds are the families of tables, in nft's sense, that a rule set may have.
+var kinds = []string{"bridge", "inet"}
+
+// Listing returns a family's rules as the kernel has them, without what changes
+// by itself; "" if there are none.
+func Listing(ctx context.Context, r proc.Runner, family string) (string, error) {
+	return listing(ctx, r, family, "-s", "-t")
+}
+
+// Counters returns the same with counters.
+func Counters(ctx context.Context, r proc.Runner, family string) (string, error) {
+	return listing(ctx, r, family, "-t")
+}
+
+func listing(ctx context.Context, r proc.Runner, family string, flags ...string) (string, error) {
+	var b bytes.Buffer
+	there, err := tables(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	for _, kind := range kinds {
+		if !there[kind+" "+Table(family)] {
+			continue
+		}
+		if err := nft(ctx, r, "", &b, append(flags, "list", "table", kind, Table(family))...); err != nil {
+			return "", fmt.Errorf("read back the rules of %s: %w", family, err)
+		}
+	}
+	return b.String(), nil
+}
+
+// tables returns the names of all tables, as "inet filter".
+func tables(ctx context.Context, r proc.Runner) (map[string]bool, error) {
+	var b bytes.Buffer
+	if err := nft(ctx, r, "", &b, "list", "tables"); err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	there := map[string]bool{}
+	for line := range strings.Lines(b.String()) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "table "); ok {
+			there[name] = true
+		}
+	}
+	return there, nil
+}
+
+// noNamespace words that the kernel gives nobody but root a network namespace.
+func noNamespace(err error) error {
+	return hint.Add(err, "call it with sudo, or allow user namespaces: sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns")
+}
+
+// try loads a rule set into the namespace of this process and lists what there is
+// then: the tables that it made, and whether it left those of others alone.
+func try(ctx context.Context, text string) (string, error) {
+	r := proc.Host{}
+	if err := nft(ctx, r, canary, nil); err != nil {
+		return "", err
+	}
+	if err := nft(ctx, r, text, nil); err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	err := nft(ctx, r, "", &b, "-s", "-t", "list", "ruleset")
+	rest, whole := strings.CutPrefix(b.String(), canaryListed)
+	if err == nil && !whole {
+		err = errors.New("it touches tables of others")
+	}
+	return rest, err
+}
+
+// canary is a table that no rule set has any business with.
+const (
+	canary       = "table ip meros_canary {\n\tchain c {\n\t}\n}\n"
+	canaryListed = "table ip meros_canary {\n\tchain c {\n\t}\n}\n"
+)
