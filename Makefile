@@ -29,14 +29,15 @@ help: ## list the targets
 
 deps: ## install what meros needs on this host and make libvirt answer
 ifeq ($(UID),0)
-	./dist-conf.sh
+	./dist-conf.sh $(DEPS)
 else
-	./dist-conf.sh --check || sudo ./dist-conf.sh
+	./dist-conf.sh --check $(DEPS) || sudo ./dist-conf.sh $(DEPS)
 endif
 
 build: ## build the static binary bin/meros
 	$(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/meros ./cmd/meros
 
+test: DEPS = --with-xpra --for-tests
 test: deps build ## run all tests; the end-to-end tests, with real guests, need root
 	$(GO) vet $(PACKAGES) ./test/...
 	$(GO) test $(UNIT_FLAGS) $(TESTFLAGS) $(PACKAGES)

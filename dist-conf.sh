@@ -7,13 +7,14 @@ set -eu
 
 usage() {
 	cat <<'EOF'
-Usage: ./dist-conf.sh [--check] [--with-xpra]
+Usage: ./dist-conf.sh [--check] [--with-xpra] [--for-tests]
 
 Installs what meros needs on this host and makes libvirt answer.
 Knows Debian, Ubuntu, Fedora, Arch, Alpine, openSUSE and what derives from them.
 
   --check      change nothing; list what is missing and exit 1 if anything is
   --with-xpra  also install xpra, which "meros run" shows windows with
+  --for-tests  also install what only "make test" calls
   --help       print this text
 
 Exit status: 0 ready, 1 something is missing or went wrong, 2 wrong call.
@@ -108,17 +109,30 @@ filter packets: nftables
 EOF
 }
 
-# Debian's xpra serves nobody until python3-pil is there.
+# Debian's xpra serves nobody until python3-pil is there, and frames no window
+# without python3-gi-cairo.
 packages_xpra() {
 	case $distro in
-	debian) echo "show windows: xpra python3-pil" ;;
+	debian) echo "show windows: xpra python3-pil python3-gi-cairo" ;;
 	*) echo "show windows: xpra" ;;
+	esac
+}
+
+# A screen that is none, eyes and fingers for it, and the programs that sessions
+# are compared with.
+packages_tests() {
+	case $distro in
+	debian) echo "test windows: xvfb xdotool x11-utils imagemagick" && echo "test sessions: openssh-client rsync" ;;
+	fedora | opensuse) echo "test windows: /usr/bin/Xvfb xdotool /usr/bin/xwininfo ImageMagick" && echo "test sessions: openssh-clients rsync" ;;
+	arch) echo "test windows: xorg-server-xvfb xdotool xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync" ;;
+	alpine) echo "test windows: xvfb xdotool xwininfo imagemagick" && echo "test sessions: openssh-client rsync" ;;
 	esac
 }
 
 packages() {
 	"packages_$distro"
 	if [ "$with_xpra" = yes ]; then packages_xpra; fi
+	if [ "$for_tests" = yes ]; then packages_tests; fi
 }
 
 # The programs themselves, for a distribution this script does not know.
@@ -496,6 +510,7 @@ join_groups() {
 
 check=no
 with_xpra=no
+for_tests=no
 faults=0
 distro=
 machine=$(uname -m)
@@ -506,6 +521,7 @@ for arg in "$@"; do
 	case $arg in
 	--check) check=yes ;;
 	--with-xpra) with_xpra=yes ;;
+	--for-tests) for_tests=yes ;;
 	-h | --help)
 		usage
 		exit 0

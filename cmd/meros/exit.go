@@ -76,7 +76,7 @@ func classify(err error) int {
 		return exitRecipe
 	case notReached:
 		return exitUnreached
-	case is(proc.ErrNotFound, virt.ErrUnreachable, lifecycle.ErrHostNotReady, fs.ErrPermission):
+	case is(proc.ErrNotFound, virt.ErrUnreachable, lifecycle.ErrHostNotReady, session.ErrNoDisplay, fs.ErrPermission):
 		return exitHost
 	}
 	return exitFailed

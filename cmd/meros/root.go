@@ -56,11 +56,12 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 	root.SetFlagErrorFunc(wrongFlag)
 	for _, cmd := range []*cobra.Command{
 		newBuildCmd(e), newKernelBuildCmd(e), newInitCmd(e), newShutdownCmd(e), newShutdownAllCmd(e),
-		newConnectCmd(e), newExecCmd(e), newPushCmd(e), newPullCmd(e),
+		newConnectCmd(e), newConsoleCmd(e), newExecCmd(e), newRunCmd(e), newPushCmd(e), newPullCmd(e),
 	} {
 		root.AddCommand(e.logged(cmd))
 	}
-	root.AddCommand(newInfoCmd(e), newLogCmd(e), newValidateCmd(e), newDoctorCmd(e), newCompletionCmd(), newManCmd())
+	root.AddCommand(newInfoCmd(e), newSSHConfigCmd(e), newIPCmd(e), newPortsCmd(e), newKeysCmd(e),
+		newCacheCmd(e), newLogCmd(e), newValidateCmd(e), newDoctorCmd(e), newCompletionCmd(), newManCmd())
 	help := newHelpCmd()
 	root.SetHelpCommand(help)
 	root.AddCommand(help)
@@ -100,7 +101,8 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		error
 		GetSpecifiedName() string
 	}](err); ok {
-		if near := cmd.SuggestionsFor(flag.GetSpecifiedName()); len(near) > 0 {
+		name := flag.GetSpecifiedName() // of one letter: near any short command
+		if near := cmd.SuggestionsFor(name); len(name) > 1 && len(near) > 0 {
 			word := near[0]
 			if original["--"+word] != "" {
 				word = "--" + word

@@ -13,20 +13,25 @@ import (
 
 // dial opens a connection to a target.
 func dial(ctx context.Context, e *env, fullID string) (*session.Conn, error) {
-	if err := e.resolve(); err != nil {
-		return nil, err
-	}
-	_, t, err := family.LoadTarget(e.Paths, fullID)
+	t, err := findTarget(e, fullID)
 	if err != nil {
 		return nil, err
 	}
 	return session.Dial(ctx, e.Paths, t)
 }
 
+func findTarget(e *env, fullID string) (*family.Target, error) {
+	if err := e.resolve(); err != nil {
+		return nil, err
+	}
+	_, t, err := family.LoadTarget(e.Paths, fullID)
+	return t, err
+}
+
 // guestStatus marks the errors after which there is no status of the guest to
 // give on, whether it was never reached or was lost.
 func guestStatus(err error) error {
-	for _, sentinel := range []error{session.ErrUnreachable, session.ErrNoSession, session.ErrLost} {
+	for _, sentinel := range []error{session.ErrUnreachable, session.ErrNoSession, session.ErrLost, session.ErrGuestLacks} {
 		if errors.Is(err, sentinel) {
 			return unreached{err}
 		}

@@ -83,6 +83,11 @@ func (p Paths) ClientKey(fullID string) string { return p.join("data", "ssh_keys
 // which sessions pin, has .pub added.
 func (p Paths) HostKey(fullID string) string { return p.join("data", "ssh_keys", fullID+".host") }
 
+// KnownHosts holds a target's pinned host key in the form that ssh(1) reads.
+func (p Paths) KnownHosts(fullID string) string {
+	return p.join("data", "ssh_keys", fullID+".known_hosts")
+}
+
 // Shared is where a target's files land when they are pulled.
 func (p Paths) Shared(fullID string) string { return p.join("data", "mos-shared", fullID) }
 

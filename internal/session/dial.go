@@ -177,8 +177,17 @@ func (d *dialer) portError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	e := d.fail(StagePort, plainNet(err))
-	return hint.Add(hint.Add(e, "meros info shows what runs"), "start it with meros init %s", e.FullID)
+	return d.advise(d.fail(StagePort, plainNet(err)))
+}
+
+// advise adds what helps when it is not known that the guest runs: something else
+// may answer at its address, such as a router that takes every connection.
+func (d *dialer) advise(err error, first ...string) error {
+	for _, words := range first {
+		err = hint.Add(err, "%s", words)
+	}
+	err = hint.Add(err, "meros info %s shows whether it runs", d.target.FullID())
+	return hint.Add(err, "start it with meros init %s", d.target.FullID())
 }
 
 func (d *dialer) loginError(ctx context.Context, link *pulse, err error) error {
@@ -190,14 +199,16 @@ func (d *dialer) loginError(ctx context.Context, link *pulse, err error) error {
 		return hint.Add(d.fail(StageHostKey, d.wrongKey),
 			"something else answers at that address, or the guest's keys were replaced: do not trust it; building and initialising %s again gives it its pinned key back", d.target.FullID())
 	case noAlgorithm && strings.Contains(err.Error(), "host key"):
-		return d.fail(StageHostKey, fromGuest(fmt.Errorf("it has no ed25519 host key, and only that kind is pinned: %w", err)))
+		return hint.Add(d.fail(StageHostKey, fromGuest(fmt.Errorf("it has no ed25519 host key, and only that kind is pinned: %w", err))),
+			"something else answers at that address, or the guest's sshd was given another key: build %s again", d.target.FullID())
 	case link.heard.Load() == 0:
-		return hint.Add(d.fail(StageBanner, fmt.Errorf("no answer from an SSH server: %w", plainNet(err))), "it may still be booting: wait, or look at meros info")
+		return d.advise(d.fail(StageBanner, fmt.Errorf("no answer from an SSH server: %w", plainNet(err))),
+			"if it is still booting, wait")
 	case d.asked.Load() && strings.Contains(err.Error(), "unable to authenticate"):
 		return hint.Add(d.fail(StageLogin, fmt.Errorf("login as %s refused", d.target.User)),
 			"if it is still booting, wait; else its authorized_keys is not what meros built into it: build %s again", d.target.FullID())
 	}
-	return d.fail(StageProtocol, fromGuest(plainNet(err)))
+	return d.advise(d.fail(StageProtocol, fromGuest(plainNet(err))))
 }
 
 // plainNet strips a network error of the repetition of its address, and a bare

@@ -19,6 +19,8 @@ type ExecOptions struct {
 	Env    []string            // NAME=VALUE, more than what the guest's login sets
 	TTY    bool                // give it a terminal; its stdout and stderr are one then
 	Getenv func(string) string // where TERM and the locale are looked up; for TTY
+
+	Started func() // called once the command was started; not for TTY; may be nil
 }
 
 // signalGrace is how long a command may go on after each signal of ours.
@@ -38,7 +40,13 @@ func Exec(ctx context.Context, c *Conn, s *ui.Streams, argv []string, o ExecOpti
 	if o.TTY {
 		return runTTY(ctx, c, s, line, o.Getenv)
 	}
-	return runPipes(ctx, c, s, func(sess *ssh.Session) error { return sess.Start(line) })
+	return runPipes(ctx, c, s, func(sess *ssh.Session) error {
+		err := sess.Start(line)
+		if err == nil && o.Started != nil {
+			o.Started()
+		}
+		return err
+	})
 }
 
 // Shell opens the user's login shell: on a terminal of its own where the streams

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"meros/internal/family"
+	"meros/internal/proc"
+	"meros/internal/session"
+)
+
+type runOptions struct {
+	fullID  string
+	argv    []string
+	display string
+	border  string
+	allow   []string
+	env     []string
+	detach  bool
+	child   bool // the detached process itself
+}
+
+func newRunCmd(e *env) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run FULLID [flags] PROGRAM [ARG...]",
+		Short: "Run a graphical program of a target on this screen (--run)",
+		Long: `Run a graphical program of a target and show its windows among those of this
+host, seamless, each titled "… on merOS::FULLID" and framed in the target's trust
+colour. xpra shows them over the connection of meros itself. Programs of one
+target share a session.
+
+A program's windows may show themselves and take keys and pointer, nothing else.
+More is allowed by --allow, or <run allow="…"/> in the recipe: clipboard-to-guest,
+clipboard-to-host, audio, microphone, webcam, printing, files, urls,
+notifications, dbus, tray.
+
+The exit status is the program's, 255 if the guest was not reached or the
+connection was lost.
+`,
+		Example: `  meros run mos_demo-box xterm
+  meros run mos_sec-guest --allow audio,clipboard-to-guest firefox
+  meros run mos_sec-guest --detach thunar`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeTargets(e),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			// Flags may stand before and after the target; the program's are its own.
+			if err := cmd.Flags().Parse(args[1:]); err != nil {
+				return wrongFlag(cmd, err)
+			}
+			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
+				return cmd.Help()
+			}
+			o.fullID, o.argv = args[0], cmd.Flags().Args()
+			return runProgram(cmd.Context(), e, o)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SetInterspersed(false)
+	flags.StringVar(&o.display, "display", string(session.DisplayAuto), "how windows are shown: auto, xpra, x11, waypipe or none")
+	flags.StringVar(&o.border, "border", "", "trust `colour` (default: the recipe's, else one of the target's own)")
+	flags.StringSliceVar(&o.allow, "allow", nil, "what windows may do more than show themselves, `FEATURE,…`")
+	flags.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	flags.BoolVarP(&o.detach, "detach", "d", false, "return once the program runs; its output goes to a log")
+	flags.BoolVar(&o.child, "detached", false, "")
+	_ = flags.MarkHidden("detached") // it is there
+	completeWords(cmd, "display", "auto", "xpra", "x11", "waypipe", "none")
+	return cmd
+}
+
+// check returns the wrong calls, and o with what its words mean.
+func (o runOptions) check(getenv func(string) string) (session.RunOptions, error) {
+	ro := session.RunOptions{Argv: o.argv, Border: o.border, Getenv: getenv}
+	if len(o.argv) == 0 {
+		return ro, errors.New("no program: want run FULLID PROGRAM [ARG...]")
+	}
+	known := false
+	for _, d := range session.Displays {
+		known = known || string(d) == o.display
+	}
+	if !known {
+		return ro, fmt.Errorf("--display is auto, xpra, x11, waypipe or none, not %q", o.display)
+	}
+	if o.border != "" {
+		if err := family.CheckBorder(o.border); err != nil {
+			return ro, fmt.Errorf("--border %w", err)
+		}
+	}
+	for _, words := range o.allow {
+		features, err := family.ParseRunFeatures(words)
+		if err != nil {
+			return ro, fmt.Errorf("--allow %w", err)
+		}
+		ro.Allow = append(ro.Allow, features...)
+	}
+	var err error
+	ro.Env, err = execOptions{env: o.env}.settings(getenv)
+	return ro, err
+}
+
+func runProgram(ctx context.Context, e *env, o runOptions) error {
+	ro, err := o.check(e.Getenv)
+	if err != nil {
+		return usage(fmt.Errorf("run: %w", err))
+	}
+	t, err := findTarget(e, o.fullID)
+	if err != nil {
+		return err
+	}
+	screen, err := session.FindScreen(ctx, e.Runner, e.Getenv, session.Display(o.display))
+	if err != nil {
+		return fmt.Errorf("run on %s: %w", o.fullID, err)
+	}
+	if o.detach {
+		return detach(e, o)
+	}
+	c, err := session.Dial(ctx, e.Paths, t)
+	if err != nil {
+		return guestStatus(err)
+	}
+	defer c.Close()
+	if o.child {
+		report := os.NewFile(3, "report")
+		ro.Started = func() { fmt.Fprintln(report, "started"); _ = report.Close() }
+	}
+	return guestStatus(session.Run(ctx, c, e.Paths, e.Streams, e.Runner, screen, t, ro))
+}
+
+// detach runs the same call once more, in the background.
+func detach(e *env, o runOptions) error {
+	log, err := e.Paths.OpenLog("run-" + o.fullID)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	argv := []string{"/proc/self/exe", "--root", e.Paths.Root, "run", o.fullID, "--detached", "--display", o.display}
+	if o.border != "" {
+		argv = append(argv, "--border", o.border)
+	}
+	for _, words := range o.allow {
+		argv = append(argv, "--allow", words)
+	}
+	for _, setting := range o.env {
+		argv = append(argv, "--env", setting)
+	}
+	argv = append(append(argv, "--"), o.argv...)
+	_, err = proc.Detach(proc.Cmd{Argv: argv, Stdout: log, Stderr: log})
+	exit, failed := errors.AsType[*proc.ExitError](err)
+	if !failed {
+		return err
+	}
+	words, err := os.ReadFile(log.Name())
+	if err != nil {
+		return err
+	}
+	if _, err := e.Err.Write(words); err != nil { // the other process's own report
+		return err
+	}
+	return &session.ExitError{Code: exit.Code}
+}

@@ -1,0 +1,247 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/proc"
+	"meros/internal/proc/proctest"
+)
+
+func environment(settings ...string) func(string) string {
+	return func(name string) string {
+		for _, s := range settings {
+			if value, ok := strings.CutPrefix(s, name+"="); ok {
+				return value
+			}
+		}
+		return ""
+	}
+}
+
+func TestFindScreen(t *testing.T) {
+	const xpra, waypipe, xauth = "xpra --version", "waypipe --version", "xauth version"
+	missing := fmt.Errorf("xpra: %w", proc.ErrNotFound)
+	for _, c := range []struct {
+		name  string
+		want  Display
+		env   []string
+		calls []proctest.Call
+		ways  []Display
+		words string // of the error
+	}{
+		{name: "nothing", want: DisplayAuto, words: "neither DISPLAY nor WAYLAND_DISPLAY"},
+		{name: "none", want: DisplayNone, ways: []Display{DisplayNone}},
+		{name: "x", want: DisplayAuto, env: []string{"DISPLAY=:0"}, calls: []proctest.Call{{Line: xpra, Out: "xpra v3.1.3\n"}}, ways: []Display{DisplayXpra}},
+		{name: "no xpra", want: DisplayAuto, env: []string{"DISPLAY=:0"}, calls: []proctest.Call{{Line: xpra, Err: missing}}, words: "run xpra on the host: it is not installed"},
+		{name: "odd xpra", want: DisplayXpra, env: []string{"DISPLAY=:0"}, calls: []proctest.Call{{Line: xpra, Out: "hello"}}, words: "does not tell its version"},
+		{
+			name: "wayland", want: DisplayAuto, env: []string{"WAYLAND_DISPLAY=wayland-0"},
+			calls: []proctest.Call{{Line: xpra, Err: missing}, {Line: waypipe}}, ways: []Display{DisplayWaypipe},
+		},
+		{
+			name: "both", want: DisplayAuto, env: []string{"DISPLAY=:0", "WAYLAND_DISPLAY=wayland-0"},
+			calls: []proctest.Call{{Line: xpra, Out: "xpra v6.2\n"}, {Line: waypipe}}, ways: []Display{DisplayXpra, DisplayWaypipe},
+		},
+		{name: "x11 is only for who asks", want: DisplayX11, env: []string{"DISPLAY=:0"}, calls: []proctest.Call{{Line: xauth}}, ways: []Display{DisplayX11}},
+		{name: "x11 without X", want: DisplayX11, env: []string{"WAYLAND_DISPLAY=w"}, words: "DISPLAY is not set"},
+		{name: "waypipe without Wayland", want: DisplayWaypipe, env: []string{"DISPLAY=:0"}, words: "WAYLAND_DISPLAY is not set"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, err := FindScreen(t.Context(), proctest.Script(t, c.calls...), environment(c.env...), c.want)
+			if c.words != "" {
+				if !errors.Is(err, ErrNoDisplay) || !strings.Contains(err.Error(), c.words) {
+					t.Errorf("FindScreen = %v, want %q", err, c.words)
+				}
+				return
+			}
+			if err != nil || !slices.Equal(s.ways, c.ways) {
+				t.Errorf("FindScreen = %v, %v, want %v", s, err, c.ways)
+			}
+		})
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	for in, want := range map[string]string{
+		"xpra v3.1.3\n": "3.1", "6.2.1-r0": "6.2", "xpra v4.4.6-r1": "4.4", "5.0": "5.0",
+		"": "", "3": "", "99999.1": "", "\x1b[2J": "",
+	} {
+		got := ""
+		if v, ok := parseVersion(in); ok {
+			got = v.String()
+		}
+		want1(t, in, got, want)
+	}
+}
+
+func want1(t *testing.T, in, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("of %q: %q, want %q", in, got, want)
+	}
+}
+
+func TestCompatible(t *testing.T) {
+	for _, c := range []struct {
+		host, guest version
+		ok          bool
+	}{
+		{version{3, 1}, version{3, 1}, true},
+		{version{6, 3}, version{6, 0}, true},
+		{version{3, 1}, version{4, 4}, true},
+		{version{6, 3}, version{4, 4}, true},
+		{version{6, 3}, version{3, 1}, false},
+		{version{3, 1}, version{5, 0}, false},
+		{version{2, 5}, version{3, 1}, false},
+	} {
+		err := compatible(c.host, c.guest)
+		if (err == nil) != c.ok || err != nil && len(hint.Of(err)) == 0 {
+			t.Errorf("compatible(%s, %s) = %v, want ok %v, else a hint", c.host, c.guest, err, c.ok)
+		}
+	}
+}
+
+func TestAttachArgsTurnEverythingOff(t *testing.T) {
+	line := strings.Join(attachArgs(version{3, 1}, "/run/x", "mos_sec-guest", "red", nil), "\n") + "\n"
+	for _, off := range []string{
+		"--clipboard=no", "--speaker=disabled", "--microphone=disabled", "--webcam=no", "--printing=no", "--file-transfer=no",
+		"--open-files=no", "--open-url=no", "--notifications=no", "--system-tray=no", "--dbus-proxy=no", "--mmap=no",
+		"--start-new-commands=no", "--title=@title@ on merOS::mos_sec-guest", "--border=red,4", "socket:///run/x",
+	} {
+		if !strings.Contains(line, off+"\n") {
+			t.Errorf("the options lack %s:\n%s", off, line)
+		}
+	}
+	if strings.Contains(line, "--splash") {
+		t.Error("version 3 has no --splash")
+	}
+	newer := attachArgs(version{6, 0}, "/run/x", "mos_sec-guest", "red", nil)
+	if slices.Contains(newer, "--dbus-proxy=no") || !slices.Contains(newer, "--reconnect=no") {
+		t.Errorf("options for version 6: %q", newer)
+	}
+}
+
+func TestFeaturesAreTurnedOnOneByOne(t *testing.T) {
+	off := optionsFor(version{3, 1}, features(nil))
+	for _, feature := range family.RunFeatures {
+		on := optionsFor(version{3, 1}, features([]string{feature}))
+		if slices.Equal(on, off) {
+			t.Errorf("%s changes nothing", feature)
+		}
+	}
+	for allow, want := range map[string]string{
+		"clipboard-to-guest": "--clipboard-direction=to-server", "clipboard-to-host": "--clipboard-direction=to-client",
+		"clipboard-to-guest clipboard-to-host": "--clipboard-direction=both",
+	} {
+		if on := optionsFor(version{3, 1}, features(strings.Fields(allow))); !slices.Contains(on, want) {
+			t.Errorf("%s gives %q, want %s", allow, on, want)
+		}
+	}
+}
+
+func TestDefaultBorder(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range 50 {
+		colour := defaultBorder(fmt.Sprintf("mos_lab-box%d", i))
+		if err := family.CheckBorder(colour); err != nil {
+			t.Error(err)
+		}
+		seen[colour] = true
+	}
+	if len(seen) < 45 {
+		t.Errorf("50 targets have %d colours", len(seen))
+	}
+	want1(t, "mos_demo-box", defaultBorder("mos_demo-box"), defaultBorder("mos_demo-box"))
+}
+
+func TestCheckGuestEnd(t *testing.T) {
+	for in, ok := range map[string]bool{
+		"display :100\nsocket /home/user/x\n":                               true,
+		"display :100\n":                                                    false,
+		"display localhost:1\nsocket /x\n":                                  false,
+		"display :1; rm\nsocket /x\n":                                       false,
+		"display :1\nsocket x\n":                                            false,
+		"display :1\nsocket /" + strings.Repeat("x", 200):                   false,
+		"display :100\nsocket /x\x00y\n":                                    false,
+		"display :100\nsocket /x\ndisplay :\x1b]0;x\x07\nsocket /home/user": false,
+	} {
+		if _, err := checkGuestEnd(facts(in)); (err == nil) != ok {
+			t.Errorf("checkGuestEnd(%q) = %v, want ok %v", in, err, ok)
+		}
+	}
+}
+
+// FuzzFacts gives what a guest says of its end of xpra.
+func FuzzFacts(f *testing.F) {
+	f.Add("version 3.1.3\ndisplay :100\nsocket /home/user/.cache/meros-run/xpra.sock\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		known := facts(s)
+		_, _ = parseVersion(known["version"])
+		end, err := checkGuestEnd(known)
+		if err == nil && (len(end.socket) > maxSocket || strings.ContainsAny(end.socket, "\x00\n") || strings.ContainsAny(end.display, " \n/")) {
+			t.Errorf("%q passes as %+v", s, end)
+		}
+	})
+}
+
+func TestRunWithoutDisplay(t *testing.T) {
+	g := newGuest(t, nil)
+	screen, err := FindScreen(t.Context(), nil, environment(), DisplayNone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	started := false
+	err = Run(t.Context(), g.dial(), g.paths, quiet(), nil, screen, g.target, RunOptions{
+		Argv: []string{"sh", "-c", `exit "$CODE"`}, Env: []string{"CODE=5"}, Getenv: environment(), Started: func() { started = true },
+	})
+	if fmt.Sprint(err) != "exit status 5" || !started {
+		t.Errorf("Run = %v, started %v, want status 5 after it was started", err, started)
+	}
+}
+
+func TestRunInAGuestWithoutXpra(t *testing.T) {
+	g := newGuest(t, nil)
+	t.Setenv("HOME", g.home)
+	t.Setenv("PATH", binWithout(t, "xpra"))
+	run := t.TempDir()
+	screen := &Screen{ways: []Display{DisplayXpra}, xpra: version{3, 1}}
+	err := Run(t.Context(), g.dial(), g.paths, quiet(), nil, screen, g.target, RunOptions{
+		Argv: []string{"true"}, Getenv: environment("XDG_RUNTIME_DIR=" + run),
+	})
+	if !errors.Is(err, ErrGuestLacks) || !strings.Contains(err.Error(), "xpra is not installed") || len(hint.Of(err)) == 0 {
+		t.Errorf("Run = %v, hints %q, want that the guest lacks xpra", err, hint.Of(err))
+	}
+	wantEmpty(t, run)
+}
+
+// binWithout makes a folder with the programs that scripts of ours call.
+func binWithout(t *testing.T, missing string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"sh", "mkdir", "cat", "kill", "flock", "rm", "true"} {
+		path, err := proc.Find(name)
+		if err != nil || name == missing {
+			continue
+		}
+		if err := os.Symlink(path, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func wantEmpty(t *testing.T, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in the runtime folder: %v, %v", left, err)
+	}
+}
