@@ -145,6 +145,8 @@ func (c *Conn) connectSocket(ctx context.Context) (net.Conn, error) {
 	return nil, unreachable(first)
 }
 
+const beLetIn = "join the group libvirt (usermod -aG libvirt NAME) and log in again, or use sudo"
+
 // unreachable words why no socket took a connection.
 func unreachable(err error) error {
 	reason := err.Error()
@@ -153,7 +155,7 @@ func unreachable(err error) error {
 	}
 	wrapped := fmt.Errorf("%w: %s", ErrUnreachable, reason)
 	if errors.Is(err, fs.ErrPermission) {
-		return hint.Add(wrapped, "join the group libvirt (usermod -aG libvirt NAME) and log in again, or use sudo")
+		return hint.Add(wrapped, beLetIn)
 	}
 	return hint.Add(wrapped, "start it: `systemctl start libvirtd`, or `./dist-conf.sh` where there is no systemd")
 }
@@ -178,9 +180,10 @@ func refused(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	wrapped := fmt.Errorf("%w: %v", ErrUnreachable, err)
-	switch code(err) {
-	case libvirt.ErrAuthFailed, libvirt.ErrAuthCancelled, libvirt.ErrAuthUnavailable:
-		return hint.Add(wrapped, "join the group libvirt (usermod -aG libvirt NAME) and log in again, or use sudo")
+	// An ordinary user is let in by polkit or the socket's group; what libvirt says
+	// where neither does is about anything but that.
+	if os.Geteuid() != 0 {
+		return hint.Add(wrapped, beLetIn)
 	}
 	return hint.Add(wrapped, "see what libvirt says: `journalctl -u libvirtd`")
 }

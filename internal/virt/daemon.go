@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/digitalocean/go-libvirt"
 )
@@ -26,6 +27,8 @@ type Daemon interface {
 	DestroyDomain(ctx context.Context, d Domain) error
 	// DestroyNetwork takes a network down. A network that is gone is no error.
 	DestroyNetwork(ctx context.Context, n Network) error
+	// Console ties a domain's serial console to in and out: see Conn.
+	Console(ctx context.Context, d Domain, in io.Reader, out io.Writer, force bool) error
 	// Capabilities returns what guests of an accelerator can be made of here.
 	Capabilities(ctx context.Context, a Accel) (Capabilities, error)
 	// Close ends the connection.
