@@ -22,10 +22,10 @@ E2E_FLAGS  := -count=1 -timeout 70m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build test check demo install fuzz clean
+.PHONY: help deps build test test-kernel bench-boot check demo install fuzz clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  %-8s %s\n' "$$t" "$$d"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  %-11s %s\n' "$$t" "$$d"; done
 
 deps: ## install what meros needs on this host and make libvirt answer
 ifeq ($(UID),0)
@@ -47,6 +47,18 @@ else
 	@echo 'make: left out: the end-to-end tests, which build and boot real guests and so need root'
 	@echo 'make: to run them too: sudo env "PATH=$$PATH" make test'
 endif
+
+# What test-kernel compiles stays here: another run, and the other tests, take it.
+KERNEL_KEPT ?= $(CURDIR)/data/build/test-kernel
+ROUNDS      ?= 3
+
+test-kernel: DEPS = --with-kernel-build
+test-kernel: deps build ## compile the guests' kernel (8 min on two idle cores) and boot Debian and Alpine on it; needs root
+	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -v -run '^TestKernel$$' ./test/e2e/...
+
+bench-boot: DEPS = --with-kernel-build
+bench-boot: deps build ## measure ROUNDS (3) times how fast kernels boot, side by side; needs root
+	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' MEROS_BENCH_BOOT=$(ROUNDS) $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -v -run '^TestBenchBoot$$' ./test/e2e/...
 
 check: ## look for faults without running anything: format, vet, staticcheck, known vulnerabilities
 	@echo '$(TOOL) gofumpt -l $(SOURCES)'; \

@@ -7,7 +7,7 @@ set -eu
 
 usage() {
 	cat <<'EOF'
-Usage: ./dist-conf.sh [--check] [--with-xpra] [--for-tests]
+Usage: ./dist-conf.sh [--check] [--with-xpra] [--with-kernel-build] [--for-tests]
 
 Installs what meros needs on this host and makes libvirt answer.
 Knows Debian, Ubuntu, Fedora, Arch, Alpine, openSUSE and what derives from them.
@@ -15,6 +15,8 @@ Knows Debian, Ubuntu, Fedora, Arch, Alpine, openSUSE and what derives from them.
   --check      change nothing; list what is missing and exit 1 if anything is
   --with-xpra  also install xpra, which "meros run" shows windows with
   --for-tests  also install what only "make test" calls
+  --with-kernel-build
+               also install what "meros kernel-build" compiles with
   --help       print this text
 
 Exit status: 0 ready, 1 something is missing or went wrong, 2 wrong call.
@@ -118,6 +120,17 @@ packages_xpra() {
 	esac
 }
 
+# The distribution's kernel is what "meros kernel-build --source distro" takes.
+packages_kernel() {
+	case $distro in
+	debian) echo "compile a kernel: build-essential bc bison flex libelf-dev libssl-dev perl ccache xz-utils" && echo "take the distribution's kernel: linux-source" ;;
+	fedora) echo "compile a kernel: make gcc bc bison flex elfutils-libelf-devel openssl-devel perl-interpreter ccache xz diffutils" ;;
+	arch) echo "compile a kernel: make gcc bc bison flex libelf openssl perl ccache xz" ;;
+	alpine) echo "compile a kernel: make gcc musl-dev linux-headers bc bison flex elfutils-dev openssl-dev perl ccache xz findutils diffutils" ;;
+	opensuse) echo "compile a kernel: make gcc bc bison flex libelf-devel libopenssl-devel perl ccache xz" && echo "take the distribution's kernel: kernel-source" ;;
+	esac
+}
+
 # A screen that is none, eyes and fingers for it, and the programs that sessions
 # are compared with.
 packages_tests() {
@@ -132,6 +145,7 @@ packages_tests() {
 packages() {
 	"packages_$distro"
 	if [ "$with_xpra" = yes ]; then packages_xpra; fi
+	if [ "$with_kernel_build" = yes ]; then packages_kernel; fi
 	if [ "$for_tests" = yes ]; then packages_tests; fi
 }
 
@@ -510,6 +524,7 @@ join_groups() {
 
 check=no
 with_xpra=no
+with_kernel_build=no
 for_tests=no
 faults=0
 distro=
@@ -521,6 +536,7 @@ for arg in "$@"; do
 	case $arg in
 	--check) check=yes ;;
 	--with-xpra) with_xpra=yes ;;
+	--with-kernel-build) with_kernel_build=yes ;;
 	--for-tests) for_tests=yes ;;
 	-h | --help)
 		usage
