@@ -27,6 +27,8 @@ type initOptions struct {
 	accel   string
 	noWait  bool
 	timeout time.Duration
+
+	disposable bool
 }
 
 func newInitCmd(e *env) *cobra.Command {
@@ -38,9 +40,13 @@ func newInitCmd(e *env) *cobra.Command {
 		Long: `Start the networks and guests of a family, or one guest and the networks it
 needs, run the family's host hooks, and wait until sessions can be opened. What
 runs already stays. If a step fails, what this call had started is taken down.
+
+A disposable guest starts from its image as it is, and what it writes is gone when
+it has stopped; the image is only read.
 `,
 		Example: `  meros init mos_demo             # the whole family
   meros init mos_demo-box         # one guest and the networks it needs
+  meros init mos_demo-box --disposable
   meros init mos_demo --accel tcg --timeout 15m`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeGuests(e),
@@ -64,6 +70,7 @@ runs already stays. If a step fails, what this call had started is taken down.
 	flags.Bool("wait", true, "wait until sessions can be opened")
 	flags.BoolVar(&o.noWait, "no-wait", false, "return as soon as the guests run")
 	flags.DurationVar(&o.timeout, "timeout", initTimeout, "how long to wait at most")
+	flags.BoolVar(&o.disposable, "disposable", false, "throw away what the guests write when they stop")
 	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	return cmd
 }
@@ -80,7 +87,7 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout})
+	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable})
 }
 
 // loadGuests reads the recipe of a family, or of a full id, and returns the

@@ -94,6 +94,14 @@ func (p Paths) Shared(fullID string) string { return p.join("data", "mos-shared"
 // State is the folder of locks and of what runs.
 func (p Paths) State() string { return p.join("data", "state") }
 
+// Overlays is the folder of what disposable guests write while they run.
+func (p Paths) Overlays() string { return p.join("data", "state", "disposable") }
+
+// Overlay is what one disposable guest writes: an overlay over its Image.
+func (p Paths) Overlay(fullID string) string {
+	return p.join("data", "state", "disposable", fullID+".qcow2")
+}
+
 // Log is a log file: one for each name.
 func (p Paths) Log(name string) string { return p.join("data", "log", name+".log") }
 

@@ -37,6 +37,8 @@ type InitOptions struct {
 	Accel   virt.AccelMode
 	NoWait  bool          // return as soon as the guests run
 	Timeout time.Duration // how long to wait until sessions can be opened
+
+	Disposable bool // what the guests write is thrown away when they stop
 }
 
 // Init starts the networks that the targets need, the targets, and the family's
@@ -54,6 +56,9 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 	}
 	defer d.Close()
 	p, err := g.plan(ctx, d, f, targets, o)
+	if err == nil {
+		err = g.dropOverlays(ctx, d, []string{f.Name})
+	}
 	if err != nil {
 		return fmt.Errorf("init %s: %w", f.Name, err)
 	}
@@ -84,6 +89,8 @@ type run struct {
 	// What was asked of libvirt, noted before it answers: a call that was cut off
 	// may still come true.
 	networksAsked, domainsAsked []string
+
+	filterSet bool // whether filter rules were loaded, or are being so
 }
 
 // all does the steps of Init, in order.
@@ -94,17 +101,30 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 	for _, w := range r.warnings {
 		r.Warn("%s", w)
 	}
+	// What isolates is there before what it isolates; docs/policy.md has the order.
+	if err := r.setFilter(ctx); err != nil {
+		return err
+	}
 	for _, n := range r.networks {
 		if err := r.startNetwork(ctx, n); err != nil {
 			return err
 		}
+	}
+	if err := r.narrowForwarding(ctx, r.family); err != nil {
+		return err
 	}
 	for _, d := range r.domains {
 		if err := r.startDomain(ctx, d); err != nil {
 			return err
 		}
 	}
+	if err := r.release(ctx); err != nil {
+		return err
+	}
 	if err := r.runHooks(ctx); err != nil {
+		return err
+	}
+	if err := r.checkFilter(ctx); err != nil {
 		return err
 	}
 	if o.NoWait || r.Ready == nil {
@@ -129,11 +149,16 @@ func (r *run) startDomain(ctx context.Context, d domainStart) error {
 		return err
 	}
 	r.domainsAsked = append(r.domainsAsked, id)
-	err := r.daemon.CreateDomain(ctx, d.doc.XML)
+	if d.disposable {
+		if err := r.makeOverlay(ctx, id); err != nil {
+			return fmt.Errorf("start %s: %w", id, err)
+		}
+	}
+	err := r.create(ctx, d.target, d.doc)
 	// A security module may keep libvirt from writing where our logs are.
 	if log := consoleLog(r.Paths, id); err != nil && ctx.Err() == nil && strings.Contains(err.Error(), log) {
 		r.Warn("%s: libvirt may not write %s: its console is not kept", id, log)
-		err = r.daemon.CreateDomain(ctx, d.doc.WithoutConsoleLog(log).XML)
+		err = r.create(ctx, d.target, d.doc.WithoutConsoleLog(log))
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w", id, err)
@@ -168,7 +193,7 @@ const (
 
 // rollBack takes down what was asked of libvirt. It works after ctx has ended.
 func (r *run) rollBack(ctx context.Context) error {
-	if len(r.domainsAsked)+len(r.networksAsked) == 0 {
+	if len(r.domainsAsked)+len(r.networksAsked) == 0 && !r.filterSet {
 		return nil
 	}
 	cut := ctx.Err() != nil
@@ -181,7 +206,7 @@ func (r *run) rollBack(ctx context.Context) error {
 		}
 		late := len(r.domainsAsked)+len(r.networksAsked) > 0
 		if !cut || !late || time.Now().After(deadline) {
-			return nil
+			return r.dropOverlays(ctx, r.daemon, []string{r.family.Name})
 		}
 		time.Sleep(pollEvery)
 	}

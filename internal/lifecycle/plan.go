@@ -26,8 +26,9 @@ type plan struct {
 }
 
 type domainStart struct {
-	target *family.Target
-	doc    virt.Document
+	target     *family.Target
+	doc        virt.Document
+	disposable bool
 }
 
 // host is what libvirt and the kernel say is there already.
@@ -53,7 +54,7 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 	var faults []error
 	needed := map[string]bool{}
 	for _, t := range targets {
-		doc, err := g.domainDoc(f, t, networks, h)
+		doc, err := g.domainDoc(f, t, networks, h, o)
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -66,7 +67,7 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 			needed[n] = true
 		}
 		p.targets = append(p.targets, t)
-		faults = append(faults, g.planDomain(&p, t, doc, h.domains))
+		faults = append(faults, g.planDomain(&p, t, doc, h.domains, o))
 	}
 	// One target alone needs only the networks it joins.
 	if len(targets) < len(f.Targets) {
@@ -98,7 +99,7 @@ func (g Guests) networkDocs(f *family.Family) ([]virt.NetworkDoc, error) {
 		content, err := os.ReadFile(n.File)
 		if err == nil {
 			var doc virt.NetworkDoc
-			doc, err = virt.NetworkDocument(content, n.FullID, virt.Owner{Family: f.Name, Root: g.root()})
+			doc, err = virt.NetworkDocument(content, n.FullID, virt.Owner{Family: f.Name, Root: g.root()}, virt.Mark{})
 			docs = append(docs, doc)
 		}
 		if err != nil {
@@ -110,7 +111,7 @@ func (g Guests) networkDocs(f *family.Family) ([]virt.NetworkDoc, error) {
 
 // domainDoc returns a target's document, ready for libvirt; one without a name if
 // the recipe has none.
-func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.NetworkDoc, h host) (virt.Document, error) {
+func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.NetworkDoc, h host, o InitOptions) (virt.Document, error) {
 	if t.DomainFile == "" {
 		return virt.Document{}, nil
 	}
@@ -123,6 +124,10 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 		FullID: id, Owner: virt.Owner{Family: f.Name, Target: t.Name, Root: g.root()},
 		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
 		Accel: h.accel, Host: h.caps, Exists: exists,
+	}
+	guest.Mark.Disposable = o.Disposable
+	if o.Disposable {
+		guest.Image = g.Paths.Overlay(id)
 	}
 	for _, n := range networks {
 		guest.Networks = append(guest.Networks, n.Name)
@@ -149,19 +154,19 @@ func exists(file string) bool {
 }
 
 // planDomain adds a target's domain to the plan unless it runs already.
-func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there []virt.Domain) error {
+func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there []virt.Domain, o InitOptions) error {
 	own := virt.Owner{Family: t.Family, Target: t.Name, Root: g.root()}
 	at := slices.IndexFunc(there, func(d virt.Domain) bool { return d.Name == doc.Name })
 	if at >= 0 {
 		d := there[at]
 		if d.Owner == own && d.State.Active() {
 			g.Step("%s is %s already", doc.Name, d.State)
-			return nil
+			return sameKind(d, o.Disposable)
 		}
 		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
 	}
 	p.warnings = append(p.warnings, doc.Warnings...)
-	p.domains = append(p.domains, domainStart{t, doc})
+	p.domains = append(p.domains, domainStart{t, doc, o.Disposable})
 	return g.checkFiles(t, doc)
 }
 
@@ -182,6 +187,9 @@ func foreign(kind, name string, theirs, ours virt.Owner, state string) error {
 func (g Guests) checkFiles(t *family.Target, doc virt.Document) error {
 	var faults []error
 	for _, file := range doc.Files {
+		if file == g.Paths.Overlay(t.FullID()) {
+			file = g.Paths.Image(t.FullID()) // the overlay is made at the start
+		}
 		_, err := os.Stat(file)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

@@ -39,6 +39,10 @@ func (g Guests) Shutdown(ctx context.Context, o ShutdownOptions) (int, error) {
 			return 0, err
 		}
 	}
+	return g.shutdownFamilies(ctx, d, families, o)
+}
+
+func (g Guests) shutdownFamilies(ctx context.Context, d virt.Daemon, families []string, o ShutdownOptions) (int, error) {
 	for _, name := range families {
 		unlock, err := g.lock(ctx, name, "shutdown")
 		if err != nil {
@@ -57,7 +61,7 @@ func (g Guests) Shutdown(ctx context.Context, o ShutdownOptions) (int, error) {
 		return n, fmt.Errorf("shutdown: %w", err)
 	}
 	removed, err := s.removeNetworks(ctx, mine)
-	if err != nil {
+	if err := errors.Join(err, g.dropOverlays(ctx, d, families)); err != nil {
 		return n, fmt.Errorf("shutdown: %w", err)
 	}
 	if n+removed == 0 {
@@ -104,7 +108,7 @@ func (g Guests) ShutdownAll(ctx context.Context, domains []virt.Domain, o Shutdo
 		return fmt.Errorf("shutdown-all: %w", err)
 	}
 	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() })
-	return err
+	return errors.Join(err, g.dropOverlays(ctx, d, nil))
 }
 
 // runningFamilies returns the families of this root of which libvirt has
@@ -118,7 +122,10 @@ func (g Guests) runningFamilies(ctx context.Context, d virt.Daemon) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	names, err := g.familiesOfOverlays()
+	if err != nil {
+		return nil, err
+	}
 	add := func(o virt.Owner) {
 		// The name becomes a lock's file: what libvirt holds was ours, but may have
 		// been edited since.

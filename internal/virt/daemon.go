@@ -58,6 +58,7 @@ type Domain struct {
 	Name  string
 	State State
 	Owner Owner  // zero when meros did not make it
+	Mark  Mark   // what else we wrote down
 	XML   string // the document as libvirt holds it
 
 	handle libvirt.Domain
@@ -68,6 +69,7 @@ type Network struct {
 	Name   string
 	Active bool
 	Owner  Owner  // zero when meros did not make it
+	Mark   Mark   // what else we wrote down
 	XML    string // the document as libvirt holds it
 
 	handle libvirt.Network
@@ -119,7 +121,8 @@ func describeDomain(lib *libvirt.Libvirt, h libvirt.Domain) (Domain, error) {
 	if err != nil {
 		return Domain{}, err
 	}
-	return Domain{Name: h.Name, State: stateOf(state), Owner: ownerIn(xml), XML: xml, handle: h}, nil
+	owner, mark := ownerIn(xml)
+	return Domain{Name: h.Name, State: stateOf(state), Owner: owner, Mark: mark, XML: xml, handle: h}, nil
 }
 
 // Networks implements Daemon.
@@ -152,7 +155,8 @@ func describeNetwork(lib *libvirt.Libvirt, h libvirt.Network) (Network, error) {
 	if err != nil {
 		return Network{}, err
 	}
-	return Network{Name: h.Name, Active: active != 0, Owner: ownerIn(xml), XML: xml, handle: h}, nil
+	owner, mark := ownerIn(xml)
+	return Network{Name: h.Name, Active: active != 0, Owner: owner, Mark: mark, XML: xml, handle: h}, nil
 }
 
 // CreateNetwork implements Daemon.

@@ -56,7 +56,7 @@ func TestDomainDocument(t *testing.T) {
 				got += "network: " + n + "\n"
 			}
 			golden(t, strings.TrimSuffix(file, ".xml")+".want", got)
-			if owner := ownerIn(d.XML); owner != g.Owner {
+			if owner, _ := ownerIn(d.XML); owner != g.Owner {
 				t.Errorf("ownerIn = %+v, want %+v", owner, g.Owner)
 			}
 		})
@@ -71,7 +71,7 @@ func TestNetworkDocument(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			owner := Owner{Family: "mos_sec", Root: "/srv"}
-			d, err := NetworkDocument(read(t, file), "mos_sec-priv", owner)
+			d, err := NetworkDocument(read(t, file), "mos_sec-priv", owner, Mark{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,7 +80,7 @@ func TestNetworkDocument(t *testing.T) {
 				got += "subnet: " + p.String() + "\n"
 			}
 			golden(t, strings.TrimSuffix(file, ".xml")+".want", got)
-			if got := ownerIn(d.XML); got != owner {
+			if got, _ := ownerIn(d.XML); got != owner {
 				t.Errorf("ownerIn = %+v, want %+v", got, owner)
 			}
 		})
@@ -135,7 +135,7 @@ func TestDocumentFaults(t *testing.T) {
 			t.Errorf("%s: DomainDocument = %v, want %q", c.name, err, c.want)
 		}
 	}
-	if _, err := NetworkDocument([]byte(`<network><name>$TARGET_FULL_ID</name></network>`), "x", Owner{}); err == nil {
+	if _, err := NetworkDocument([]byte(`<network><name>$TARGET_FULL_ID</name></network>`), "x", Owner{}, Mark{}); err == nil {
 		t.Error("NetworkDocument takes a target's word")
 	}
 }

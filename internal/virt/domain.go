@@ -13,6 +13,7 @@ import (
 type Guest struct {
 	FullID     string
 	Owner      Owner
+	Mark       Mark
 	Image      string   // disk image
 	Kernel     string   // "" when the image boots itself
 	Initrd     string   // "" when the kernel needs none
@@ -51,7 +52,7 @@ func DomainDocument(xml []byte, g Guest) (Document, error) {
 	if err := d.values().substitute(d.root); err != nil {
 		return Document{}, err
 	}
-	g.Owner.stamp(d.root)
+	g.Owner.stamp(d.root, g.Mark)
 	d.fillMACs()
 	d.adapt()
 	d.ensureConsole()

@@ -20,7 +20,7 @@ type NetworkDoc struct {
 
 // NetworkDocument fills the <network> document of a recipe. fullID becomes its
 // name where it gives none.
-func NetworkDocument(xml []byte, fullID string, owner Owner) (NetworkDoc, error) {
+func NetworkDocument(xml []byte, fullID string, owner Owner, mark Mark) (NetworkDoc, error) {
 	doc, err := parseDocument(xml, "network")
 	if err != nil {
 		return NetworkDoc{}, err
@@ -40,7 +40,7 @@ func NetworkDocument(xml []byte, fullID string, owner Owner) (NetworkDoc, error)
 		return NetworkDoc{}, err
 	}
 	owner.Target = ""
-	owner.stamp(root)
+	owner.stamp(root, mark)
 	n := describeTakes(root)
 	n.Name = strings.TrimSpace(name.Text())
 	n.XML, err = text(doc)
@@ -85,6 +85,20 @@ func (d Domain) Joins() []string {
 		}
 	}
 	return names
+}
+
+// Opens reports whether a disk of the domain is that file.
+func (d Domain) Opens(file string) bool {
+	doc := etree.NewDocument()
+	if doc.ReadFromString(d.XML) != nil {
+		return true // nobody knows
+	}
+	for _, source := range doc.FindElements("/domain/devices/disk//source") {
+		if source.SelectAttrValue("file", "") == file {
+			return true
+		}
+	}
+	return false
 }
 
 // subnetOf reads <ip address=… prefix=…> or netmask=…. Without either, libvirt

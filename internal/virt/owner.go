@@ -17,6 +17,12 @@ type Owner struct {
 	Root   string // absolute folder that holds conf/ and data/, links resolved
 }
 
+// Mark is what else an object of ours carries in its metadata.
+type Mark struct {
+	Recipe     string // what the recipe was when it started, as a hash; "" if not known
+	Disposable bool   // what the guest writes is thrown away
+}
+
 // RootOf returns a root folder in the form that Owner compares.
 func RootOf(root string) string {
 	real, err := filepath.EvalSymlinks(root)
@@ -34,8 +40,9 @@ func (o Owner) Describe() string {
 	return "the family " + o.Family + " of " + o.Root
 }
 
-// stamp writes the owner into a document's metadata, in place of an earlier one.
-func (o Owner) stamp(root *etree.Element) {
+// stamp writes the owner and the mark into a document's metadata, in place of
+// earlier ones.
+func (o Owner) stamp(root *etree.Element, m Mark) {
 	meta := root.SelectElement("metadata")
 	if meta == nil {
 		meta = insertAfter(root, "metadata", "name")
@@ -56,17 +63,23 @@ func (o Owner) stamp(root *etree.Element) {
 		e.CreateAttr("target", o.Target)
 	}
 	e.CreateAttr("root", o.Root)
+	if m.Recipe != "" {
+		e.CreateAttr("recipe", m.Recipe)
+	}
+	if m.Disposable {
+		e.CreateAttr("disposable", "yes")
+	}
 }
 
-// ownerIn reads the owner out of a document of libvirt's.
-func ownerIn(xml string) Owner {
+// ownerIn reads owner and mark out of a document of libvirt's.
+func ownerIn(xml string) (Owner, Mark) {
 	doc := etree.NewDocument()
 	if doc.ReadFromString(xml) != nil || doc.Root() == nil {
-		return Owner{}
+		return Owner{}, Mark{}
 	}
 	meta := doc.Root().SelectElement("metadata")
 	if meta == nil {
-		return Owner{}
+		return Owner{}, Mark{}
 	}
 	for _, e := range meta.ChildElements() {
 		if e.NamespaceURI() == namespace {
@@ -74,10 +87,13 @@ func ownerIn(xml string) Owner {
 				Family: e.SelectAttrValue("family", ""),
 				Target: e.SelectAttrValue("target", ""),
 				Root:   e.SelectAttrValue("root", ""),
+			}, Mark{
+				Recipe:     e.SelectAttrValue("recipe", ""),
+				Disposable: e.SelectAttrValue("disposable", "") == "yes",
 			}
 		}
 	}
-	return Owner{}
+	return Owner{}, Mark{}
 }
 
 // insertAfter makes a child element behind the first one called sibling, or in
