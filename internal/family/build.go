@@ -39,10 +39,11 @@ var elements = map[string][]string{
 	"ssh":      {"port"},
 	"shared":   {"dir"},
 	"run":      {"allow"},
+	"kernel":   {"url", "sha256", "initrd", "initrd_sha256"},
 	"packages": {},
 }
 
-var elementNames = []string{"build", "details", "size", "network", "ssh", "shared", "run", "packages"}
+var elementNames = []string{"build", "details", "size", "network", "ssh", "shared", "run", "kernel", "packages"}
 
 var kernels = map[string]KernelMode{
 	"yes": KernelSource, "source": KernelSource, "no": KernelNone, "distro": KernelDistro, "prebuilt": KernelPrebuilt,
@@ -89,6 +90,7 @@ func readBuild(data []byte, f *file, t *Target) *buildFile {
 	}
 	b.index(root)
 	b.build(b.elements["build"])
+	b.prebuilt(b.elements["kernel"])
 	b.details(b.elements["details"])
 	take(b, b.elements["size"], "free_space_mb", &t.FreeMB, number(maxFreeMB))
 	b.network(b.elements["network"])

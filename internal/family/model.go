@@ -55,6 +55,7 @@ type Target struct {
 	BuildFile string     // absolute path of build/<name>.xml
 	Rootfs    bool       // whether the rootfs is to be built
 	Kernel    KernelMode // KernelNone when imported
+	Prebuilt  Prebuilt   // of KernelPrebuilt
 	Distro    string     // debian, ubuntu, devuan, kali or alpine; "" when imported
 	Release   string     // suite or branch; "" is the distribution's stable one
 	Arch      string     // in the distribution's words; "" is the host's

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -15,13 +16,13 @@ import (
 	"meros/internal/store"
 )
 
-// ownKernel is a kernel of meros's own, which needs no initrd: not one that comes
-// out of the target's rootfs.
+// ownKernel is a kernel that does not come out of the target's rootfs.
 type ownKernel struct {
 	file    string
+	initrd  string // "": it needs none
 	version string
 	origin  string
-	sum     string
+	sum     string // of both files
 }
 
 // kernelArch is the kernel's word for an architecture in distributions' words.
@@ -44,10 +45,16 @@ func kernelArch(t *family.Target) string {
 func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
 	kernels := map[string]ownKernel{}
 	for _, t := range targets {
-		if t.Kernel != family.KernelSource {
+		var k ownKernel
+		var err error
+		switch t.Kernel {
+		case family.KernelSource:
+			k, err = b.sourceKernel(ctx, t)
+		case family.KernelPrebuilt:
+			k, err = b.prebuiltKernel(ctx, t)
+		default:
 			continue
 		}
-		k, err := b.sourceKernel(ctx, t)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", t.FullID(), err)
 		}
@@ -67,6 +74,23 @@ func (b Builder) sourceKernel(ctx context.Context, t *family.Target) (ownKernel,
 	return ownKernel{file: file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256}, nil
 }
 
+func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKernel, error) {
+	p := t.Prebuilt
+	if p.URL == "" {
+		return ownKernel{}, hint.Add(errors.New("the recipe does not say which prebuilt kernel"), `write <kernel url="…" sha256="…" /> into %s`, t.BuildFile)
+	}
+	getter := kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}
+	file, version, err := getter.Prebuilt(ctx, p.URL, p.SHA256, p.InitrdURL == "")
+	if err != nil {
+		return ownKernel{}, err
+	}
+	k := ownKernel{file: file, version: version, origin: fmt.Sprintf("%s (sha256 %s)", p.URL, p.SHA256), sum: p.SHA256 + p.InitrdSHA256}
+	if p.InitrdURL != "" {
+		k.initrd, err = getter.Download(ctx, p.InitrdURL, p.InitrdSHA256)
+	}
+	return k, err
+}
+
 // placeKernels puts the kernel that the recipe wants beside the image, takes away
 // one that it does not want, and notes it in the record.
 func (w *work) placeKernels(layers []store.Layer, record *ImageRecord) error {
@@ -84,15 +108,23 @@ func (w *work) placeKernels(layers []store.Layer, record *ImageRecord) error {
 }
 
 func (b Builder) placeOwnKernel(id string, k ownKernel, record *ImageRecord) error {
-	content, err := os.ReadFile(k.file)
-	if err != nil {
+	files := map[string]string{b.Paths.Kernel(id): k.file}
+	if k.initrd != "" {
+		files[b.Paths.Initrd(id)] = k.initrd
+	} else if err := removeAll(b.Paths.Initrd(id)); err != nil {
 		return err
 	}
-	if err := b.Paths.WriteFile(b.Paths.Kernel(id), content, 0o644); err != nil {
-		return err
+	for to, from := range files {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		if err := b.Paths.WriteFile(to, content, 0o644); err != nil {
+			return err
+		}
 	}
 	record.KernelVersion, record.KernelOrigin, record.KernelSum = k.version, k.origin, k.sum
-	return removeAll(b.Paths.Initrd(id))
+	return nil
 }
 
 // renewKernel replaces nothing but the kernel of an image that is up to date.

@@ -1,0 +1,119 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+// Prebuilt gets a kernel that somebody else has built: the file at url, or the
+// one kernel inside of it when it is a .deb, which is unpacked and not installed.
+// Both are kept by their sum. It returns the kernel's file and, where the file
+// tells it, its version. alone: the target has no initrd.
+func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (file, version string, err error) {
+	if file, err = b.Download(ctx, url, sum); err != nil {
+		return "", "", err
+	}
+	if strings.HasSuffix(url, ".deb") {
+		if file, err = b.fromPackage(ctx, file, sum, alone); err != nil {
+			return "", "", fmt.Errorf("%s: %w", url, err)
+		}
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	if !looksBootable(content) {
+		return "", "", hint.Add(fmt.Errorf("%s is no kernel that QEMU boots", url), "it takes bzImage or vmlinuz of x86, Image of arm64")
+	}
+	return file, versionOf(content), nil
+}
+
+func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (string, error) {
+	dir := filepath.Join(b.Paths.KernelBuild(), "prebuilt", sum[:16])
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		part, err := b.emptyDir(dir + ".partial")
+		if err != nil {
+			return "", err
+		}
+		if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"dpkg-deb", "--extract", deb, part}}); err != nil {
+			return "", errors.Join(wordy(fmt.Errorf("unpack: %w", err)), os.RemoveAll(part))
+		}
+		if err := errors.Join(b.giveTree(part), os.Rename(part, dir)); err != nil {
+			return "", err
+		}
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "boot/vmlinuz-*"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", hint.Add(fmt.Errorf("the package holds %d kernels, want 1", len(found)), "a package such as linux-image-amd64 only names the one that holds it")
+	}
+	if alone && needsModules(dir) {
+		return "", hint.Add(errors.New("its kernel keeps the drivers of disks or file systems in modules, which it would need an initrd for"),
+			"name one with initrd= and initrd_sha256=, or take kernel=\"distro\", which makes one")
+	}
+	return found[0], nil
+}
+
+// needsModules reports whether a package's kernel cannot mount an ext4 root on a
+// virtio disk by itself.
+func needsModules(dir string) bool {
+	lists, _ := filepath.Glob(filepath.Join(dir, "lib/modules/*/modules.builtin"))
+	more, _ := filepath.Glob(filepath.Join(dir, "usr/lib/modules/*/modules.builtin"))
+	for _, list := range append(lists, more...) {
+		content, err := os.ReadFile(list)
+		if err != nil {
+			continue
+		}
+		for _, module := range []string{"/ext4.ko", "/virtio_blk.ko", "/virtio_pci.ko"} {
+			if !bytes.Contains(content, []byte(module)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Where an x86 kernel says what it is (Documentation/x86/boot.rst), and an arm64
+// one (Documentation/arm64/booting.rst).
+const (
+	x86MagicAt    = 0x202
+	x86VersionAt  = 0x20e // offset of the text, less 0x200
+	arm64MagicAt  = 0x38
+	maxVersionLen = 200
+)
+
+func looksBootable(image []byte) bool {
+	at := func(i int, magic string) bool {
+		return len(image) >= i+len(magic) && string(image[i:i+len(magic)]) == magic
+	}
+	return at(x86MagicAt, "HdrS") || at(arm64MagicAt, "ARM\x64") || at(0, "\x1f\x8b")
+}
+
+// versionOf reads the version that an x86 kernel carries, "" if there is none.
+func versionOf(image []byte) string {
+	if len(image) < x86VersionAt+2 || string(image[x86MagicAt:x86MagicAt+4]) != "HdrS" {
+		return ""
+	}
+	at := int(binary.LittleEndian.Uint16(image[x86VersionAt:])) + 0x200
+	if at >= len(image) {
+		return ""
+	}
+	text, _, _ := bytes.Cut(image[at:min(len(image), at+maxVersionLen)], []byte{0})
+	version, _, _ := strings.Cut(string(text), " ")
+	if !tagForm.MatchString(version) {
+		return ""
+	}
+	return version
+}
