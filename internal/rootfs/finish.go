@@ -45,7 +45,8 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 	case family.InitOpenRC:
 		errs = append(errs, t.enableServices(), t.addConsole())
 	case family.InitBusybox:
-		errs = append(errs, t.add("etc/inittab", busyboxInittab, 0o644, replaceAlpineInittab), t.add("etc/init.d/rcS", busyboxStart, 0o755, replaceMissing))
+		errs = append(errs, t.add("etc/inittab", busyboxInittab, 0o644, replaceAlpineInittab), t.add("etc/init.d/rcS", busyboxStart, 0o755, replaceMissing),
+			t.add(powerButtonFile, powerButton, 0o755, replaceMissing))
 	}
 	return errors.Join(errs...)
 }

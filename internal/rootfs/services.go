@@ -69,11 +69,18 @@ mount -t tmpfs -o nosuid,nodev tmpfs /run
 mkdir -p /run/sshd
 mount -o remount,rw /
 hostname -F /etc/hostname
-for m in virtio_net virtio_rng e1000 button; do modprobe -q "$m"; done
+for m in virtio_net virtio_rng e1000 button evdev; do modprobe -q "$m"; done
 acpid 2>/dev/null
 ip link set lo up
 [ -e /etc/network/interfaces ] && ifup -a
 `
+
+// powerButton is what busybox's acpid does when the button is pressed, as "meros
+// shutdown" does.
+const (
+	powerButtonFile = "etc/acpi/PWRF/00000080"
+	powerButton     = "#!/bin/sh\npoweroff\n"
+)
 
 // replaceAlpineInittab replaces the inittab of the minirootfs, which starts an
 // OpenRC that is not there; one of the recipe stays.
