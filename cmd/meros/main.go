@@ -18,6 +18,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/lifecycle"
+	"meros/internal/netfilter"
 	"meros/internal/proc"
 	"meros/internal/sandbox"
 	"meros/internal/ui"
@@ -26,6 +27,9 @@ import (
 func main() {
 	if sandbox.IsInit(os.Args) {
 		os.Exit(sandbox.Init(lifecycle.Steps()))
+	}
+	if netfilter.IsChild(os.Args) {
+		os.Exit(netfilter.Child())
 	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

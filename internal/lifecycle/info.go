@@ -31,6 +31,7 @@ type FamilyInfo struct {
 	Fault    string        `json:"fault,omitempty"` // why the recipe was not read
 	Targets  []TargetInfo  `json:"targets"`
 	Networks []NetworkInfo `json:"networks"`
+	Filter   string        `json:"filter,omitempty"` // the filter rules, if any were loaded: ok, gone, changed or unknown
 }
 
 // TargetInfo is a target and its guest.
@@ -92,7 +93,9 @@ func (g Guests) Info(ctx context.Context, only string) (Info, error) {
 		names = []string{only}
 	}
 	for _, name := range names {
-		info.Families = append(info.Families, g.familyInfo(name, n))
+		f := g.familyInfo(name, n)
+		f.Filter = g.filterNow(ctx, name)
+		info.Families = append(info.Families, f)
 	}
 	return info, nil
 }

@@ -206,7 +206,7 @@ func (r *run) rollBack(ctx context.Context) error {
 		}
 		late := len(r.domainsAsked)+len(r.networksAsked) > 0
 		if !cut || !late || time.Now().After(deadline) {
-			return r.dropOverlays(ctx, r.daemon, []string{r.family.Name})
+			return errors.Join(r.dropOverlays(ctx, r.daemon, []string{r.family.Name}), r.leave(ctx, r.daemon, r.family.Name))
 		}
 		time.Sleep(pollEvery)
 	}

@@ -28,13 +28,19 @@ func tiny() map[string]string {
 
 func newQEMUBench(t *testing.T) (b *bench, bridge string) {
 	t.Helper()
+	return newQEMUBenchOf(t, tiny())
+}
+
+func newQEMUBenchOf(t *testing.T, files map[string]string) (b *bench, bridge string) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a guest under QEMU")
 	}
-	files := tiny()
 	pid := os.Getpid()
 	bridge = "mtb" + strconv.Itoa(pid)
-	files["libvirt/lan.xml"] = strings.NewReplacer("$PID", strconv.Itoa(pid), "$OCTET", strconv.Itoa(pid%250)).Replace(files["libvirt/lan.xml"])
+	for name, content := range files {
+		files[name] = strings.NewReplacer("$PID", strconv.Itoa(pid), "$OCTET", strconv.Itoa(pid%250)).Replace(content)
+	}
 	b = newBench(t, qemuURI, files)
 	// libvirt's qemu user has to get to the console log's folder, as in use.
 	for at := b.Paths.Root; at != os.TempDir() && len(at) > 1; at = at[:strings.LastIndexByte(at, '/')] {

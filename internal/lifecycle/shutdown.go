@@ -61,7 +61,7 @@ func (g Guests) shutdownFamilies(ctx context.Context, d virt.Daemon, families []
 		return n, fmt.Errorf("shutdown: %w", err)
 	}
 	removed, err := s.removeNetworks(ctx, mine)
-	if err := errors.Join(err, g.dropOverlays(ctx, d, families)); err != nil {
+	if err := errors.Join(err, g.dropOverlays(ctx, d, families), g.leave(ctx, d, families...)); err != nil {
 		return n, fmt.Errorf("shutdown: %w", err)
 	}
 	if n+removed == 0 {
@@ -108,7 +108,7 @@ func (g Guests) ShutdownAll(ctx context.Context, domains []virt.Domain, o Shutdo
 		return fmt.Errorf("shutdown-all: %w", err)
 	}
 	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() })
-	return errors.Join(err, g.dropOverlays(ctx, d, nil))
+	return errors.Join(err, g.dropOverlays(ctx, d, nil), g.leave(ctx, d, g.filtered()...))
 }
 
 // runningFamilies returns the families of this root of which libvirt has
@@ -126,6 +126,7 @@ func (g Guests) runningFamilies(ctx context.Context, d virt.Daemon) ([]string, e
 	if err != nil {
 		return nil, err
 	}
+	names = append(names, g.filtered()...)
 	add := func(o virt.Owner) {
 		// The name becomes a lock's file: what libvirt holds was ours, but may have
 		// been edited since.

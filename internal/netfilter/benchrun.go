@@ -28,8 +28,9 @@ func IsChild(argv []string) bool { return len(argv) == 2 && argv[1] == childName
 
 // order is what the child is to do.
 type order struct {
-	Try   string // a rule set to be loaded and listed
-	Bench *bench
+	Family string
+	Try    string // a rule set to be loaded and listed
+	Bench  *bench
 }
 
 // report is what came of it.
@@ -48,7 +49,7 @@ func Child() int {
 	if err == nil && o.Bench != nil {
 		r.Sightings, err = runBench(context.Background(), *o.Bench)
 	} else if err == nil {
-		r.Listing, err = try(context.Background(), o.Try)
+		r.Listing, err = try(context.Background(), o)
 	}
 	if err != nil {
 		r.Error, r.NotFound = err.Error(), errors.Is(err, proc.ErrNotFound)

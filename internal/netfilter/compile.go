@@ -13,6 +13,10 @@ import (
 // Host is what rules need to know of this host.
 type Host struct {
 	Subnets []netip.Prefix // its own, beyond the family's: they are lan, whatever their range
+	// Guarded are uplinks that forward for families only. What comes in there for
+	// anybody's bridge is the rules' of that bridge; from one to another, or to the
+	// host's other links, nothing goes, as before.
+	Guarded []string
 }
 
 // Port is a port of a policy with the name and MAC that it has on this host.

@@ -87,27 +87,72 @@ func noNamespace(err error) error {
 	return hint.Add(err, "call it with sudo, or allow user namespaces: sysctl kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns")
 }
 
-// try loads a rule set into the namespace of this process and lists what there is
-// then: the tables that it made, and whether it left those of others alone.
-func try(ctx context.Context, text string) (string, error) {
+// Load puts a rule set in place as one transaction, reads it back and returns its
+// listing. What the listing has to be, a namespace that nobody is in has told
+// before. If it is another, the rules are taken away again.
+func Load(ctx context.Context, r proc.Runner, s Ruleset) (string, error) {
+	want, err := inNamespace(ctx, r, order{Family: s.Family, Try: s.Text})
+	if err != nil {
+		return "", fmt.Errorf("filter rules of %s: %w", s.Family, err)
+	}
+	if err := nft(ctx, r, s.Text, nil); err != nil {
+		return "", fmt.Errorf("load the filter rules of %s: %w", s.Family, err)
+	}
+	got, err := Listing(ctx, r, s.Family)
+	if err == nil && got != want.Listing {
+		err = fmt.Errorf("the filter rules of %s are not there as they were loaded: something else on this host changes them", s.Family)
+	}
+	if err != nil {
+		return "", errors.Join(err, Remove(context.WithoutCancel(ctx), r, s.Family))
+	}
+	return got, nil
+}
+
+// Remove takes a family's tables away, if there are any.
+func Remove(ctx context.Context, r proc.Runner, family string) error {
+	there, err := tables(ctx, r)
+	if err != nil {
+		return err
+	}
+	text := ""
+	for _, kind := range kinds {
+		if there[kind+" "+Table(family)] {
+			text += "delete table " + kind + " " + Table(family) + "\n"
+		}
+	}
+	if text == "" {
+		return nil
+	}
+	if err := nft(ctx, r, text, nil); err != nil {
+		return fmt.Errorf("remove the filter rules of %s: %w", family, err)
+	}
+	return nil
+}
+
+// try loads a rule set into the namespace of this process and lists it. A rule
+// set that made or changed any table but the family's is refused.
+func try(ctx context.Context, o order) (string, error) {
 	r := proc.Host{}
 	if err := nft(ctx, r, canary, nil); err != nil {
 		return "", err
 	}
-	if err := nft(ctx, r, text, nil); err != nil {
+	if err := nft(ctx, r, o.Try, nil); err != nil {
+		return "", err
+	}
+	there, err := tables(ctx, r)
+	if err != nil {
 		return "", err
 	}
 	var b bytes.Buffer
-	err := nft(ctx, r, "", &b, "-s", "-t", "list", "ruleset")
-	rest, whole := strings.CutPrefix(b.String(), canaryListed)
-	if err == nil && !whole {
-		err = errors.New("it touches tables of others")
+	err = nft(ctx, r, "", &b, "list", "table", "ip", "meros_canary")
+	for _, kind := range kinds {
+		delete(there, kind+" "+Table(o.Family))
 	}
-	return rest, err
+	if err != nil || b.String() != canary || len(there) != 1 {
+		return "", errors.New("they touch tables of others")
+	}
+	return Listing(ctx, r, o.Family)
 }
 
-// canary is a table that no rule set has any business with.
-const (
-	canary       = "table ip meros_canary {\n\tchain c {\n\t}\n}\n"
-	canaryListed = "table ip meros_canary {\n\tchain c {\n\t}\n}\n"
-)
+// canary is a table that no rule set has any business with, as nft lists it.
+const canary = "table ip meros_canary {\n\tchain c {\n\t}\n}\n"

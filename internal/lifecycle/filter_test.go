@@ -1,0 +1,205 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"meros/internal/netfilter"
+	"meros/internal/virt"
+)
+
+// guarded is a family with a policy: a guest that the host forwards for.
+func guarded() map[string]string {
+	return map[string]string{
+		"build/box.xml": `<target><build id="box" kernel="no"/><details username="user"/>
+			<network network_addr="10.62.$OCTET.1" ip_addr="10.62.$OCTET.2"/></target>`,
+		"libvirt/box.xml": `<domain type="kvm"><memory unit="MiB">32</memory><os><type arch="x86_64">hvm</type></os>
+			<devices><interface type="network"><source network="$NETWORK_FULL_ID"/></interface></devices></domain>`,
+		"libvirt/lan.xml": `<network><forward mode="open"/><bridge name="mtb$PID" stp="off"/><dns enable="no"/>
+			<ip address="10.62.$OCTET.1" prefix="24"/></network>`,
+		"netfilter/policy.xml": `<policy><allow from="box" to="internet" proto="tcp"/><allow from="host" to="box" proto="tcp" ports="22"/></policy>`,
+		"netfilter/10.nft":     "table inet meros_@F@ {\n\tchain own {\n\t}\n}\n",
+	}
+}
+
+func hostText(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%q: %v: %s", argv, err, out)
+	}
+	return string(out)
+}
+
+// hostState is what init may not leave changed on the host. Other tests have
+// guests of their own, so that links and libvirt's rules are left out.
+func hostState(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	for line := range strings.Lines(hostText(t, "nft", "list", "tables")) {
+		if strings.Contains(line, "meros_t") {
+			b.WriteString(line)
+		}
+	}
+	for _, file := range []string{"ip_forward", "conf/all/forwarding", "conf/default/forwarding", "conf/eth0/forwarding", "conf/lo/forwarding"} {
+		value, _ := os.ReadFile("/proc/sys/net/ipv4/" + file)
+		b.WriteString(file + " " + string(value))
+	}
+	return b.String()
+}
+
+func newGuardedBench(t *testing.T, files map[string]string) (b *bench, bridge string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("filter rules take root")
+	}
+	return newQEMUBenchOf(t, files)
+}
+
+func TestPolicyComesAndGoes(t *testing.T) {
+	before := hostState(t)
+	b, bridge := newGuardedBench(t, guarded())
+	// At no time may the host forward for more than the family's links.
+	stop, widest := make(chan struct{}), make(chan bool)
+	go func() {
+		wide := false
+		for {
+			select {
+			case <-stop:
+				widest <- wide
+				return
+			case <-time.After(time.Millisecond):
+				value, _ := os.ReadFile("/proc/sys/net/ipv4/conf/default/forwarding")
+				wide = wide || string(value) == "1\n"
+			}
+		}
+	}()
+	if err := b.init(t.Context(), InitOptions{}); err != nil {
+		t.Fatalf("%v\n%s", err, b.said)
+	}
+	close(stop)
+	t.Logf("forwarding was open to all for a moment: %v", <-widest)
+	if now := b.filterNow(t.Context(), b.family); now != FilterOK {
+		t.Errorf("the rules are %q", now)
+	}
+	dev := netfilter.Device(b.family+"-box", 0)
+	if _, err := os.Stat("/sys/class/net/" + bridge + "/brif/" + dev); err != nil {
+		t.Errorf("the port: %v", err)
+	}
+	for file, want := range map[string]string{"conf/" + bridge: "1", "conf/eth0": "1", "conf/default": "0"} {
+		if got, _ := os.ReadFile("/proc/sys/net/ipv4/" + file + "/forwarding"); strings.TrimSpace(string(got)) != want && before != "" {
+			t.Errorf("%s/forwarding = %q, want %s", file, got, want)
+		}
+	}
+	info, err := b.Info(t.Context(), b.family)
+	if err != nil || info.Families[0].Filter != FilterOK || info.Families[0].Targets[0].State != virt.StateRunning {
+		t.Errorf("Info = %+v, %v", info, err)
+	}
+	hostText(t, "nft", "delete table bridge "+netfilter.Table(b.family))
+	if now := b.filterNow(t.Context(), b.family); now != FilterChanged {
+		t.Errorf("half of the rules gone: %q", now)
+	}
+	hostText(t, "nft", "delete table inet "+netfilter.Table(b.family))
+	if now := b.filterNow(t.Context(), b.family); now != FilterGone {
+		t.Errorf("all of the rules gone: %q", now)
+	}
+	b.cleanUp()
+	b.wantRuns()
+	if after := hostState(t); after != before {
+		t.Errorf("the host is left as\n%s\nwas\n%s", after, before)
+	}
+}
+
+func TestPolicyFailsClosed(t *testing.T) {
+	before := hostState(t)
+	for name, change := range map[string]func(map[string]string) string{
+		"own file touches others": func(f map[string]string) string {
+			f["netfilter/10.nft"] = "table inet filter { }\n"
+			return "is not about a table of the family"
+		},
+		"own file is nonsense": func(f map[string]string) string {
+			f["netfilter/10.nft"] = "table inet meros_@F@ { nonsense }\n"
+			return "nft:"
+		},
+		"domain does not start": func(f map[string]string) string {
+			f["libvirt/box.xml"] = strings.Replace(f["libvirt/box.xml"], "<devices>", `<devices><disk type="file"><source file="/dev/null/x"/><target dev="vdz"/></disk>`, 1)
+			return ""
+		},
+		"hook flushes": func(f map[string]string) string {
+			f["hooks/10-flush"] = "#!/bin/sh\nnft delete table inet meros_@F@\n"
+			return "are changed"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := guarded()
+			words := change(files)
+			b, bridge := newGuardedBench(t, files)
+			err := b.init(t.Context(), InitOptions{})
+			if err == nil {
+				t.Fatal("Init did not fail")
+			}
+			b.wantError(err, words)
+			b.wantRuns()
+			if _, err := net.InterfaceByName(bridge); err == nil {
+				t.Errorf("the bridge is left")
+			}
+			if after := hostState(t); after != before {
+				t.Errorf("the host is left as\n%s\nwas\n%s", after, before)
+			}
+		})
+	}
+}
+
+// pausing tells what there is at the moment a guest is made, and at the moment it
+// is let run.
+type watching struct {
+	*virt.Conn
+	made, let func(name string)
+}
+
+func (w watching) CreatePaused(ctx context.Context, xml string) error {
+	w.made(xml)
+	return w.Conn.CreatePaused(ctx, xml)
+}
+
+func (w watching) Resume(ctx context.Context, name string) error {
+	w.let(name)
+	return w.Conn.Resume(ctx, name)
+}
+
+func TestGuestWaitsForItsRules(t *testing.T) {
+	b, _ := newGuardedBench(t, guarded())
+	dial := b.Dial
+	b.Dial = func(ctx context.Context) (virt.Daemon, error) {
+		d, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return watching{
+			Conn: d.(*virt.Conn),
+			made: func(string) {
+				if now := b.filterNow(ctx, b.family); now != FilterOK {
+					t.Errorf("the guest is made while the rules are %q", now)
+				}
+			},
+			let: func(name string) {
+				domains, _ := b.daemon.Domains(ctx)
+				for _, d := range domains {
+					if d.Name == name && d.State != virt.StatePaused {
+						t.Errorf("%s is %s before it is let run", name, d.State)
+					}
+				}
+			},
+		}, nil
+	}
+	if err := b.init(t.Context(), InitOptions{}); err != nil {
+		t.Fatalf("%v\n%s", err, b.said)
+	}
+	b.Dial = dial
+}
