@@ -35,7 +35,7 @@ the guest was not reached or the connection was lost.
 }
 
 func connect(ctx context.Context, e *env, o connectOptions) error {
-	c, err := dial(ctx, e, o.fullID)
+	c, err := dial(ctx, e, o.fullID, true)
 	if err != nil {
 		return guestStatus(err)
 	}

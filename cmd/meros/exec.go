@@ -13,11 +13,12 @@ import (
 )
 
 type execOptions struct {
-	fullID  string
-	argv    []string
-	tty     bool
-	env     []string      // NAME=VALUE, or NAME for the caller's own value
-	timeout time.Duration // 0: none
+	fullID   string
+	argv     []string
+	tty      bool
+	noMaster bool
+	env      []string      // NAME=VALUE, or NAME for the caller's own value
+	timeout  time.Duration // 0: none
 }
 
 func newExecCmd(e *env) *cobra.Command {
@@ -49,6 +50,7 @@ was lost.
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
+	addMasterFlag(cmd, &o.noMaster)
 	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "end the command after this `time`, such as 30s (default: never)")
@@ -69,7 +71,7 @@ func execute(ctx context.Context, e *env, o execOptions) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
 		defer cancel()
 	}
-	c, err := dial(ctx, e, o.fullID)
+	c, err := dial(ctx, e, o.fullID, o.noMaster)
 	if err != nil && ctx.Err() != nil {
 		return unreached{err}
 	}

@@ -12,6 +12,7 @@ import (
 
 type pullOptions struct {
 	fullID     string
+	noMaster   bool
 	maxFiles   int
 	maxSize    size
 	executable bool // keep files' execute bits
@@ -43,6 +44,7 @@ A guest that shows more than the limits has nothing copied.
 			return pull(cmd.Context(), e, o)
 		},
 	}
+	addMasterFlag(cmd, &o.noMaster)
 	cmd.Flags().IntVar(&o.maxFiles, "max-files", session.DefaultMaxFiles, "most files, folders and links to take")
 	cmd.Flags().Var(&o.maxSize, "max-size", "most bytes to take")
 	cmd.Flags().BoolVar(&o.executable, "executable", false, "keep the execute bits of files")
@@ -53,7 +55,7 @@ func pull(ctx context.Context, e *env, o pullOptions) error {
 	if o.maxFiles < 1 {
 		return usage(errors.New("pull: --max-files has to be 1 or more"))
 	}
-	c, err := dial(ctx, e, o.fullID)
+	c, err := dial(ctx, e, o.fullID, o.noMaster)
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,10 @@ import (
 )
 
 type pushOptions struct {
-	fullID string
-	files  []string
-	to     string // folder in the guest
+	fullID   string
+	files    []string
+	noMaster bool
+	to       string // folder in the guest
 }
 
 func newPushCmd(e *env) *cobra.Command {
@@ -34,12 +35,13 @@ Each file appears there when it is whole.
 			return push(cmd.Context(), e, o)
 		},
 	}
+	addMasterFlag(cmd, &o.noMaster)
 	cmd.Flags().StringVar(&o.to, "to", "", "`folder` in the target, from the user's home (default: the shared folder)")
 	return cmd
 }
 
 func push(ctx context.Context, e *env, o pushOptions) error {
-	c, err := dial(ctx, e, o.fullID)
+	c, err := dial(ctx, e, o.fullID, o.noMaster)
 	if err != nil {
 		return err
 	}

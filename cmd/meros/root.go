@@ -60,7 +60,7 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 	} {
 		root.AddCommand(e.logged(cmd))
 	}
-	root.AddCommand(newInfoCmd(e), newSSHConfigCmd(e), newIPCmd(e), newPortsCmd(e), newKeysCmd(e),
+	root.AddCommand(newInfoCmd(e), newSSHConfigCmd(e), newIPCmd(e), newPortsCmd(e), newKeysCmd(e), newMasterCmd(e),
 		newCacheCmd(e), newLogCmd(e), newValidateCmd(e), newDoctorCmd(e), newCompletionCmd(), newManCmd())
 	help := newHelpCmd()
 	root.SetHelpCommand(help)

@@ -14,14 +14,15 @@ import (
 )
 
 type runOptions struct {
-	fullID  string
-	argv    []string
-	display string
-	border  string
-	allow   []string
-	env     []string
-	detach  bool
-	child   bool // the detached process itself
+	fullID   string
+	argv     []string
+	display  string
+	border   string
+	allow    []string
+	env      []string
+	detach   bool
+	noMaster bool
+	child    bool // the detached process itself
 }
 
 func newRunCmd(e *env) *cobra.Command {
@@ -66,6 +67,7 @@ connection was lost.
 	flags.StringSliceVar(&o.allow, "allow", nil, "what windows may do more than show themselves, `FEATURE,…`")
 	flags.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "return once the program runs; its output goes to a log")
+	addMasterFlag(cmd, &o.noMaster)
 	flags.BoolVar(&o.child, "detached", false, "")
 	_ = flags.MarkHidden("detached") // it is there
 	completeWords(cmd, "display", "auto", "xpra", "x11", "waypipe", "none")
@@ -118,7 +120,9 @@ func runProgram(ctx context.Context, e *env, o runOptions) error {
 	if o.detach {
 		return detach(e, o)
 	}
-	c, err := session.Dial(ctx, e.Paths, t)
+	// A socket of the guest that is forwarded here needs a connection of its own.
+	direct := o.noMaster || o.display == string(session.DisplayX11) || !screen.Shows(session.DisplayXpra)
+	c, err := dialTarget(ctx, e, t, direct)
 	if err != nil {
 		return guestStatus(err)
 	}
@@ -137,7 +141,14 @@ func detach(e *env, o runOptions) error {
 		return err
 	}
 	defer log.Close()
-	argv := []string{"/proc/self/exe", "--root", e.Paths.Root, "run", o.fullID, "--detached", "--display", o.display}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	argv := []string{self, "--root", e.Paths.Root, "run", o.fullID, "--detached", "--display", o.display}
+	if o.noMaster {
+		argv = append(argv, "--no-master")
+	}
 	if o.border != "" {
 		argv = append(argv, "--border", o.border)
 	}

@@ -74,6 +74,9 @@ func shutdown(ctx context.Context, e *env, o shutdownOptions) error {
 		}
 	}
 	n, err := guests(e).Shutdown(ctx, so)
+	err = errors.Join(err, endMasters(ctx, e, func(fullID string) bool {
+		return o.name == "" || fullID == o.name || strings.HasPrefix(fullID, o.name+"-")
+	}))
 	if err != nil || n > 0 || o.name == "" {
 		return err
 	}
@@ -126,7 +129,8 @@ func shutdownAll(ctx context.Context, e *env, o shutdownOptions) error {
 			return err
 		}
 	}
-	return g.ShutdownAll(ctx, domains, lifecycle.ShutdownOptions{Force: o.force, Grace: o.grace})
+	err = g.ShutdownAll(ctx, domains, lifecycle.ShutdownOptions{Force: o.force, Grace: o.grace})
+	return errors.Join(err, endMasters(ctx, e, func(string) bool { return true }))
 }
 
 // confirm asks the person at the terminal, and fails unless they say yes.

@@ -128,7 +128,7 @@ func ports(ctx context.Context, e *env, fullID, output string) error {
 	if err := checkOutput(output); err != nil {
 		return err
 	}
-	c, err := dial(ctx, e, fullID)
+	c, err := dial(ctx, e, fullID, false)
 	if err != nil {
 		return err
 	}

@@ -11,13 +11,13 @@ import (
 	"meros/internal/session"
 )
 
-// dial opens a connection to a target.
-func dial(ctx context.Context, e *env, fullID string) (*session.Conn, error) {
+// dial opens a connection to a target, by way of its master unless told not to.
+func dial(ctx context.Context, e *env, fullID string, noMaster bool) (*session.Conn, error) {
 	t, err := findTarget(e, fullID)
 	if err != nil {
 		return nil, err
 	}
-	return session.Dial(ctx, e.Paths, t)
+	return dialTarget(ctx, e, t, noMaster)
 }
 
 func findTarget(e *env, fullID string) (*family.Target, error) {

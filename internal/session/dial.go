@@ -114,9 +114,15 @@ func (d *dialer) dial(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, d.portError(ctx, err)
 	}
+	return d.login(ctx, tcp)
+}
+
+// login does all that comes after the network connection, which it closes unless
+// it returns one that is logged in.
+func (d *dialer) login(ctx context.Context, tcp net.Conn) (*Conn, error) {
 	link := &pulse{Conn: tcp, every: d.every}
 	stop := context.AfterFunc(ctx, func() { _ = tcp.Close() })
-	err = tcp.SetDeadline(time.Now().Add(d.handshake))
+	err := tcp.SetDeadline(time.Now().Add(d.handshake))
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}

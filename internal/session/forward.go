@@ -78,26 +78,26 @@ func anybody(net.Conn) error { return nil }
 // the socket is for, and root.
 func ownUser(uid int) func(net.Conn) error {
 	return func(conn net.Conn) error {
-		peer, err := peerUser(conn)
+		user, _, err := peer(conn)
 		if err != nil {
 			return err
 		}
-		if peer != uid && peer != 0 && peer != os.Geteuid() {
-			return fmt.Errorf("a connection of user %d was refused", peer)
+		if user != uid && user != 0 && user != os.Geteuid() {
+			return fmt.Errorf("a connection of user %d was refused", user)
 		}
 		return nil
 	}
 }
 
-// peerUser returns whose process is at the other end: unix(7), SO_PEERCRED.
-func peerUser(conn net.Conn) (int, error) {
+// peer returns whose process is at the other end, and which: unix(7), SO_PEERCRED.
+func peer(conn net.Conn) (uid, pid int, err error) {
 	c, ok := conn.(*net.UnixConn)
 	if !ok {
-		return 0, errors.New("not a unix socket")
+		return 0, 0, errors.New("not a unix socket")
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -105,7 +105,7 @@ func peerUser(conn net.Conn) (int, error) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, credErr); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int(cred.Uid), nil
+	return int(cred.Uid), int(cred.Pid), nil
 }

@@ -76,6 +76,9 @@ func FindScreen(ctx context.Context, r proc.Runner, getenv func(string) string, 
 	return s, nil
 }
 
+// Shows reports whether that way is to be tried before any other.
+func (s *Screen) Shows(way Display) bool { return s.ways[0] == way }
+
 // can reports why the host cannot show windows that way.
 func (s *Screen) can(ctx context.Context, r proc.Runner, way Display) error {
 	switch way {

@@ -1,0 +1,212 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meros/internal/family"
+	"meros/internal/ui"
+)
+
+// masters is the host's side of tests with masters: they run in this process.
+type masters struct {
+	g       *guest
+	getenv  func(string) string
+	run     string
+	started int
+	ended   chan error
+	idle    time.Duration
+}
+
+func newMasters(t *testing.T, g *guest) *masters {
+	t.Helper()
+	run, err := os.MkdirTemp("/tmp", "mm") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(run) })
+	return &masters{g: g, run: run, getenv: environment("XDG_RUNTIME_DIR=" + run), ended: make(chan error, 10), idle: time.Minute}
+}
+
+func (m *masters) spawn(t *family.Target, tcp *os.File) (string, error) {
+	m.started++
+	conn, err := net.FileConn(tcp)
+	if err != nil {
+		return "", err
+	}
+	said := make(chan string, 2)
+	go func() {
+		err := Master(context.Background(), m.g.paths, t, m.getenv, conn, m.idle, func(word string) { said <- word })
+		said <- ""
+		m.ended <- err
+	}()
+	return <-said, nil
+}
+
+func (m *masters) dial(t *testing.T) *Conn {
+	t.Helper()
+	c, err := DialShared(t.Context(), m.g.paths, m.g.target, m.getenv, m.spawn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func (m *masters) wantEnd(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-m.ended:
+		if err != nil {
+			t.Errorf("the master ended with %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the master does not end")
+	}
+	wantEmpty(t, m.run)
+}
+
+func TestMasterServesMany(t *testing.T) {
+	g := newGuest(t, nil)
+	m := newMasters(t, g)
+	m.idle = 300 * time.Millisecond
+	for range 3 {
+		c := m.dial(t)
+		out, errs, code := status(t, c, strings.NewReader("in"), "sh", "-c", `cat; printf %s "$FOO" >&2; exit 9`)
+		want(t, "exec", []any{out, errs, code}, []any{"in", "b'ar", 9})
+		_ = c.Close()
+	}
+	want(t, "masters started", m.started, 1)
+	g.mu.Lock()
+	logins := len(g.conns)
+	g.mu.Unlock()
+	want(t, "logins", logins, 1)
+	c := m.dial(t)
+	tree := filepath.Join(t.TempDir(), "tree")
+	makeTree(t, tree)
+	if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(g.paths.Shared("mos_demo-box"), "tree"), pulledMode)); d != "" {
+		t.Errorf("pulled (-want +got):\n%s", d)
+	}
+	for _, file := range names(t, m.run) {
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s is open to others: %v, %v", file, info.Mode(), err)
+		}
+	}
+	_ = c.Close()
+	m.wantEnd(t)
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	var files []string
+	_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, _ error) error {
+		if path != dir {
+			files = append(files, path)
+		}
+		return nil
+	})
+	return files
+}
+
+func TestMasterEndsWithItsGuest(t *testing.T) {
+	g := newGuest(t, nil)
+	m := newMasters(t, g)
+	c := m.dial(t)
+	started := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Exec(t.Context(), c, quiet(), []string{"sleep", "100"}, ExecOptions{Started: func() { close(started) }})
+	}()
+	<-started
+	g.mu.Lock()
+	for _, conn := range g.conns {
+		_ = conn.Close()
+	}
+	g.mu.Unlock()
+	if err := <-ended; !errors.Is(err, ErrLost) {
+		t.Errorf("Exec = %v, want ErrLost", err)
+	}
+	m.wantEnd(t)
+}
+
+func TestMasterIsNotUsedAfterAChangeOfKeys(t *testing.T) {
+	g := newGuest(t, nil)
+	m := newMasters(t, g)
+	m.dial(t)
+	other, err := os.ReadFile(g.paths.ClientKey("mos_demo-box") + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(g.paths.HostKey("mos_demo-box")+".pub", other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = DialShared(t.Context(), g.paths, g.target, m.getenv, m.spawn)
+	if !errors.Is(err, ErrHostKey) {
+		t.Errorf("DialShared = %v, want ErrHostKey", err)
+	}
+}
+
+func TestMasterWithATerminal(t *testing.T) {
+	g := newGuest(t, nil)
+	c := newMasters(t, g).dial(t)
+	var out bytes.Buffer
+	err := Exec(t.Context(), c, &ui.Streams{Out: &out, Err: &out}, []string{"printf", "hi"}, ExecOptions{TTY: true, Getenv: environment()})
+	if err != nil || out.String() != "hi" {
+		t.Errorf("Exec = %q, %v", out.String(), err)
+	}
+}
+
+func TestDialSharedWithoutARuntimeFolder(t *testing.T) {
+	g := newGuest(t, nil)
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	getenv := environment("XDG_RUNTIME_DIR=" + dir)
+	run, err := g.paths.Runtime(getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(run, 0o777); err != nil { // somebody else's, it seems
+		t.Fatal(err)
+	}
+	c, err := DialShared(t.Context(), g.paths, g.target, getenv, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
+func TestEndMastersRemovesADeadSocket(t *testing.T) {
+	g := newGuest(t, nil)
+	m := newMasters(t, g)
+	run, err := g.paths.Runtime(m.getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(run, "mos_demo-box.m1234abcd"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	if err := EndMasters(t.Context(), g.paths, m.getenv, func(string) bool { return true }); err != nil {
+		t.Error(err)
+	}
+	wantEmpty(t, m.run)
+}
