@@ -106,3 +106,60 @@ func TestGitTag(t *testing.T) {
 		t.Errorf("left half-made: %v", left)
 	}
 }
+
+// TestGitSignature signs tags with keys made for the test.
+func TestGitSignature(t *testing.T) {
+	b := newBench(t)
+	if _, err := exec.LookPath("/usr/bin/gpg"); err != nil {
+		t.Skip("this host has no gpg")
+	}
+	url, _ := b.repository()
+	home, err := os.MkdirTemp("", "gpg-") // gpg-agent's socket wants a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GNUPGHOME", home)
+	t.Setenv("PATH", b.bin+":/usr/bin:/bin")
+	run := func(argv ...string) string {
+		t.Helper()
+		out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+		return string(out)
+	}
+	t.Cleanup(func() {
+		_ = exec.Command("gpgconf", "--kill", "all").Run()
+		os.RemoveAll(home)
+	})
+	run("gpg", "--batch", "--passphrase", "", "--quick-generate-key", "Signer <signer@example.org>", "ed25519")
+	var signer string
+	for line := range strings.Lines(run("gpg", "--batch", "--with-colons", "--list-keys")) {
+		if rest, ok := strings.CutPrefix(line, "fpr:::::::::"); ok && signer == "" {
+			signer = strings.TrimSuffix(strings.TrimSpace(rest), ":")
+		}
+	}
+	run("git", "-C", b.src, "-c", "user.name=Signer", "-c", "user.email=signer@example.org", "tag", "-s", "-m", "signed", "v6.2")
+
+	conf := filepath.Join(b.root, "conf/kernel/kernel.conf")
+	b.write(conf, "version = 6.2\nfragments = base\nsigners = "+strings.Repeat("A", 40)+"\ngit = "+url+"\ntag = v6.2\n")
+	b.wantError(kernel.Options{Request: kernel.Request{Source: url}}, "is signed by "+signer, "which kernel.conf does not name")
+	b.write(conf, "version = 6.2\nfragments = base\nsigners = "+signer+"\ngit = "+url+"\ntag = v6.2\n")
+	if r := b.mustBuild(kernel.Options{}); !strings.Contains(r.Source, "signed by "+signer) {
+		t.Errorf("origin %q does not name the signer", r.Source)
+	}
+	// A tag whose text was changed after it was signed.
+	forged := strings.ReplaceAll(run("git", "-C", b.src, "cat-file", "tag", "v6.2"), "\nsigned\n", "\nforged\n")
+	forged = strings.ReplaceAll(forged, "tag v6.2", "tag v6.3")
+	cmd := exec.Command("git", "-C", b.src, "hash-object", "-t", "tag", "-w", "--stdin")
+	cmd.Stdin = strings.NewReader(forged)
+	sum, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run("git", "-C", b.src, "update-ref", "refs/tags/v6.3", strings.TrimSpace(string(sum)))
+	_, err = b.build(t.Context(), kernel.Options{Request: kernel.Request{Source: url, Tag: "v6.3"}})
+	if err == nil || !strings.Contains(err.Error(), "has a wrong signature") {
+		t.Errorf("a forged tag: %v", err)
+	}
+}
