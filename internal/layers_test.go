@@ -22,21 +22,24 @@ var layers = map[string]string{
 	"proc":          "golang.org/x/sys",
 	"proc/proctest": "proc",
 	"sandbox":       "hint proc golang.org/x/sys",
+	"mirror":        "",
 	"store":         "layout proc golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
 	// The model.
 	"family": "hint layout",
+	"graph":  "family layout",
+	"lint":   "family layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":    "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
-	"image":     "family hint layout proc sandbox ui golang.org/x/sys",
-	"kernel":    "family hint layout proc sandbox store ui golang.org/x/sys",
-	"virt":      "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
+	"rootfs":        "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
+	"image":         "family hint layout proc sandbox ui golang.org/x/sys",
+	"kernel":        "family hint layout proc sandbox store ui golang.org/x/sys",
+	"virt":          "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
 	"virt/virttest": "",
-	"netfilter": "family hint layout proc ui golang.org/x/sys",
-	"session":   "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
+	"netfilter":     "family hint layout proc ui golang.org/x/sys",
+	"session":       "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
 	// What joins them.
-	"lifecycle": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session",
-	"cmd/meros": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session lifecycle github.com/spf13/cobra golang.org/x/term",
+	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session",
+	"cmd/meros": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
 }
 
 // testOnly is what tests may import on top.

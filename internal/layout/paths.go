@@ -67,6 +67,9 @@ func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images
 // Mirrors remembers which mirrors the host's apt is set to.
 func (p Paths) Mirrors() string { return p.join("data", "build", "cache", "mirrors.json") }
 
+// Downloads is what package managers have downloaded.
+func (p Paths) Downloads() string { return p.join("data", "build", "cache", "downloads") }
+
 // Stamps says when the bases of targets were last refreshed.
 func (p Paths) Stamps() string { return p.join("data", "state", "refreshed.json") }
 
@@ -131,6 +134,27 @@ func FindRoot(flag string, getenv func(string) string, dir string) (string, erro
 		return "", errNoRoot
 	}
 	return own, nil
+}
+
+// NewRoot returns the folder in which a first family may be laid: the one that
+// FindRoot finds, else the one that is named, else the person's own, of which
+// nothing need be there yet.
+func NewRoot(flag string, getenv func(string) string, dir string) (string, error) {
+	for _, named := range []string{flag, getenv("MEROS_ROOT")} {
+		if named != "" && !filepath.IsAbs(named) {
+			named = filepath.Join(dir, named)
+		}
+		if named != "" {
+			return filepath.Clean(named), nil
+		}
+	}
+	if found, err := FindRoot("", getenv, dir); err == nil {
+		return found, nil
+	}
+	if own := UserRoot(getenv); own != "" {
+		return own, nil
+	}
+	return "", errNoRoot
 }
 
 // UserRoot is a person's own root, or "" where there is no home.
