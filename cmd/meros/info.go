@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meros/internal/family"
+	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/lifecycle"
 	"meros/internal/ui"
@@ -20,6 +22,7 @@ import (
 type infoOptions struct {
 	name   string // a family, a full id, or "": all
 	output string // text or json
+	check  bool   // fail if a family's filter rules are not as they were loaded
 }
 
 func newInfoCmd(e *env) *cobra.Command {
@@ -43,6 +46,7 @@ be added to it, none change while the version stays.
 		},
 	}
 	addOutputFlag(cmd, &o.output)
+	cmd.Flags().BoolVar(&o.check, "check", false, "fail if a running family's filter rules are gone, changed or cannot be read")
 	return cmd
 }
 
@@ -76,6 +80,27 @@ func info(ctx context.Context, e *env, o infoOptions) error {
 	if err != nil {
 		return err
 	}
+	faulty := filterFaults(e, i)
+	if err := showInfo(e, o, i, only); err != nil || !o.check {
+		return err
+	}
+	return faulty
+}
+
+// filterFaults warns of rules that are not as they were loaded.
+func filterFaults(e *env, i lifecycle.Info) error {
+	var faulty []error
+	for _, f := range i.Families {
+		if f.Filter != "" && f.Filter != lifecycle.FilterOK {
+			e.Warn("%s: its filter rules are %s", f.Name, f.Filter)
+			err := fmt.Errorf("%s: its filter rules are %s", f.Name, f.Filter)
+			faulty = append(faulty, hint.Add(err, "meros policy apply %s loads them again; see what on this host takes them away", f.Name))
+		}
+	}
+	return errors.Join(faulty...)
+}
+
+func showInfo(e *env, o infoOptions, i lifecycle.Info, only string) error {
 	if i.Libvirt != "ok" {
 		e.Warn("the states are not known: %s", i.Libvirt)
 	}

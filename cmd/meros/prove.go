@@ -30,6 +30,8 @@ namespace of its own, send hundreds of packets through them (TCP, UDP, ICMP, ARP
 IPv6, fragments, spoofed senders, broadcasts) and compare. It takes seconds,
 changes nothing on the host and needs no root where user namespaces are allowed.
 `,
+		Example: `  meros prove mos_sec
+  meros prove mos_sec --output json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: completeFamilies(e),
 		RunE: func(cmd *cobra.Command, args []string) error {

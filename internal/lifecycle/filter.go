@@ -53,11 +53,15 @@ func (g Guests) loadFilter(ctx context.Context, f *family.Family, uplinks []stri
 	for _, p := range set.Ports {
 		s.Addrs = append(s.Addrs, p.Addrs...)
 	}
+	before, readErr := g.readFilter(f.Name)
 	// Noted before too: what dies in between is taken away by the next shutdown.
 	if err := g.noteFilter(f.Name, s); err != nil {
 		return err
 	}
 	if s.Listing, err = netfilter.Load(ctx, g.Runner, set); err != nil {
+		if readErr == nil && before.Listing != "" {
+			return errors.Join(err, g.noteFilter(f.Name, before)) // those are still the ones to compare with
+		}
 		return err
 	}
 	return g.noteFilter(f.Name, s)
@@ -219,8 +223,10 @@ func (r *run) setFilter(ctx context.Context) error {
 	}
 	r.Step("loading the filter rules of %s", r.family.Name)
 	r.filterSet = true
-	if err := r.noteFilter(r.family.Name, filterState{}); err != nil {
-		return err
+	if _, err := r.readFilter(r.family.Name); errors.Is(err, fs.ErrNotExist) {
+		if err := r.noteFilter(r.family.Name, filterState{}); err != nil {
+			return err
+		}
 	}
 	guarded, err := r.noteForwarding(ctx, r.family)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"meros/internal/family"
@@ -77,4 +78,41 @@ func hostOf(f *family.Family) (netfilter.Host, error) {
 		}
 	}
 	return host, nil
+}
+
+// ApplyPolicy replaces the rules of a running family by those of its recipe and
+// cuts its connections. It returns how many there were.
+func (g Guests) ApplyPolicy(ctx context.Context, f *family.Family) (int, error) {
+	unlock, err := g.lock(ctx, f.Name, "policy apply")
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	act := "apply the policy of " + f.Name
+	before, err := g.readFilter(f.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, hint.Add(fmt.Errorf("%s: it does not run under one", act),
+			"meros shutdown %s, then meros init %s: ports have to be known before guests run", f.Name, f.Name)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", act, err)
+	}
+	if _, err := g.Rules(f); err != nil {
+		return 0, err
+	}
+	guarded, err := g.noteForwarding(ctx, f)
+	if err == nil {
+		err = g.loadFilter(ctx, f, guarded)
+	}
+	if err == nil {
+		err = g.narrowForwarding(ctx, f)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", act, err)
+	}
+	now, err := g.readFilter(f.Name)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", act, err)
+	}
+	return netfilter.Cut(append(before.Addrs, now.Addrs...))
 }

@@ -89,7 +89,8 @@ func noNamespace(err error) error {
 
 // Load puts a rule set in place as one transaction, reads it back and returns its
 // listing. What the listing has to be, a namespace that nobody is in has told
-// before. If it is another, the rules are taken away again.
+// before. If it is another that is an error, and the rules stay: too many are better
+// than none.
 func Load(ctx context.Context, r proc.Runner, s Ruleset) (string, error) {
 	want, err := inNamespace(ctx, r, order{Family: s.Family, Try: s.Text})
 	if err != nil {
@@ -102,10 +103,7 @@ func Load(ctx context.Context, r proc.Runner, s Ruleset) (string, error) {
 	if err == nil && got != want.Listing {
 		err = fmt.Errorf("the filter rules of %s are not there as they were loaded: something else on this host changes them", s.Family)
 	}
-	if err != nil {
-		return "", errors.Join(err, Remove(context.WithoutCancel(ctx), r, s.Family))
-	}
-	return got, nil
+	return got, err
 }
 
 // Remove takes a family's tables away, if there are any.
