@@ -16,6 +16,7 @@ type buildOptions struct {
 	noWait  bool     // fail if another meros works on the family
 	noCache bool     // do every stage anew
 	refresh bool     // take the newest packages
+	offline bool     // ask no mirror
 	plan    bool     // say what would be done
 	jobs    int      // targets at once; 0: as the host allows
 	kernel  string   // where the kernel comes from; "": as the recipe says
@@ -46,6 +47,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: as cores and memory allow)")
 	cmd.Flags().StringVar(&o.kernel, "kernel", "", "take the kernel from: source, distro, prebuilt or no (default: as the recipe says)")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "take packages only from what earlier builds downloaded")
 	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "take the newest packages: bootstrap anew, and all that follows")
 	return cmd
 }
@@ -68,7 +70,7 @@ func build(ctx context.Context, e *env, o buildOptions) error {
 		}
 	}
 	b := e.builder()
-	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Plan: o.plan, Jobs: o.jobs})
+	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Offline: o.offline, Plan: o.plan, Jobs: o.jobs})
 }
 
 // pick returns the named targets of a family, by name or full id; all if none

@@ -43,11 +43,11 @@ func cacheUsage(ctx context.Context, e *env) error {
 	if err := e.resolve(); err != nil {
 		return err
 	}
-	u, err := e.builder().CacheUsage(ctx)
+	u, downloads, err := e.builder().CacheUsage(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.Out, "%d stage results, %d MiB in %s\n", u.Layers, u.Bytes>>20, e.Paths.Cache())
+	_, err = fmt.Fprintf(e.Out, "%d stage results, %d MiB; downloads, %d MiB; in %s\n", u.Layers, u.Bytes>>20, downloads>>20, e.Paths.Cache())
 	return err
 }
 

@@ -12,6 +12,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/image"
 	"meros/internal/layout"
+	"meros/internal/mirror"
 	"meros/internal/proc"
 	"meros/internal/rootfs"
 	"meros/internal/sandbox"
@@ -28,6 +29,7 @@ type Builder struct {
 
 	// Shared by all targets of one call.
 	making  *making
+	proxy   *mirror.Proxy
 	fresh   string               // the stamp of a refresh; "": none
 	kernels map[string]ownKernel // by full id
 }
@@ -37,6 +39,7 @@ type BuildOptions struct {
 	NoWait  bool // fail at once if another meros works on the family
 	NoCache bool // do every stage anew, with the newest packages
 	Plan    bool // say what would be done, and do nothing
+	Offline bool // take packages only from what earlier builds downloaded
 	Jobs    int  // how many targets at once; 0: as cores and memory allow
 }
 
@@ -64,9 +67,12 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 			return fmt.Errorf("build %s: %w", f.Name, err)
 		}
 	}
+	if b.proxy, err = b.startProxy(o); err != nil {
+		return err
+	}
 	board := b.Board()
 	defer board.Close()
-	return b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
+	err = b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
 		if !t.Rootfs {
 			return b.broughtKernel(t)
 		}
@@ -75,6 +81,19 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		}
 		return nil
 	})
+	return errors.Join(err, b.proxy.Close(err == nil))
+}
+
+// startProxy keeps what the build downloads. It is not needed to plan, but a
+// plan costs nothing more with it.
+func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
+	if err := b.Paths.MkdirAll(b.Paths.Downloads(), 0o755); err != nil {
+		return nil, err
+	}
+	if _, err := mirror.Sweep(b.Paths.Downloads()); err != nil {
+		return nil, err
+	}
+	return mirror.Start(b.Paths.Downloads(), o.Offline)
 }
 
 // newWork reads the recipe and the host and decides what a target's build is
@@ -202,7 +221,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	if !s.Base {
 		tree = w.tree(below, p)
 	}
-	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree}, w.log); err != nil {
+	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree, Env: w.proxy.Env()}, w.log); err != nil {
 		return store.Layer{}, errors.Join(err, p.Discard())
 	}
 	l, err := p.Commit()

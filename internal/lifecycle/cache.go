@@ -10,6 +10,7 @@ import (
 
 	"meros/internal/family"
 	"meros/internal/hint"
+	"meros/internal/mirror"
 	"meros/internal/rootfs"
 	"meros/internal/store"
 )
@@ -43,9 +44,14 @@ func (b Builder) stamp(s rootfs.Stamp) error {
 	return b.Paths.WriteFile(b.Paths.Stamps(), append(content, '\n'), 0o644)
 }
 
-// CacheUsage measures the caller's store of stage results.
-func (b Builder) CacheUsage(ctx context.Context) (store.Usage, error) {
-	return b.openStore(ctx).Usage()
+// CacheUsage measures the caller's store of stage results, and what is kept of
+// downloads, in bytes.
+func (b Builder) CacheUsage(ctx context.Context) (stages store.Usage, downloads int64, err error) {
+	if stages, err = b.openStore(ctx).Usage(); err != nil {
+		return stages, 0, err
+	}
+	downloads, err = mirror.Sweep(b.Paths.Downloads())
+	return stages, downloads, err
 }
 
 // Prune removes stage results that no target of the families reads any more; with
@@ -74,6 +80,9 @@ func (b Builder) Prune(ctx context.Context, families []*family.Family, all bool)
 		return 0, err
 	}
 	removed, errs := 0, []error{s.Sweep()}
+	if all {
+		errs = append(errs, os.RemoveAll(b.Paths.Downloads()))
+	}
 	for _, key := range keys {
 		if needed[key] {
 			continue

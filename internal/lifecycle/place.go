@@ -162,6 +162,11 @@ func (w *work) placeFile(path string) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	// It holds the guest's host key. libvirt gives it to its own user while the
+	// guest runs.
+	if err := os.Chmod(path+partial, 0o600); err != nil {
+		return err
+	}
 	if err := w.Paths.Owner.Give(path + partial); err != nil {
 		return err
 	}

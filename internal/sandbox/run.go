@@ -36,7 +36,8 @@ type Spec struct {
 	Step string // its name in the table of Init
 	Args any    // handed to it as JSON
 	Tree Tree
-	User bool // set by Run: in a user namespace
+	Env  []string // NAME=VALUE on top of the caller's environment
+	User bool     // set by Run: in a user namespace
 }
 
 // Tree is the file tree that a step works on, mounted at Root. With no Lower
@@ -91,6 +92,7 @@ func Run(ctx context.Context, r proc.Runner, s Spec, log io.Writer) error {
 	}()
 	c := proc.Cmd{
 		Argv:       []string{"/proc/self/exe", initName},
+		Env:        append(os.Environ(), s.Env...),
 		Stdout:     log,
 		Stderr:     log,
 		ExtraFiles: []*os.File{specFile, resultWrite},

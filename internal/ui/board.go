@@ -2,10 +2,12 @@ package ui
 
 import (
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
 )
 
 // Board shows works that go on side by side: on a terminal a line each, redrawn
@@ -18,11 +20,18 @@ type Board struct {
 // Board starts a board on Err. Close it.
 func (s *Streams) Board() *Board {
 	b := &Board{s: s}
-	if f, ok := Terminal(s.Err); ok && !s.Verbose && !s.Quiet {
+	if f, ok := Terminal(s.Err); ok && !s.Verbose && !s.Quiet && hasSize(f) {
 		b.p = mpb.New(mpb.WithOutput(f), mpb.WithWidth(24))
 		s.redirect(b.p)
 	}
 	return b
+}
+
+// hasSize reports whether a terminal says how large it is: lines are drawn to
+// its width.
+func hasSize(f *os.File) bool {
+	width, _, err := term.GetSize(int(f.Fd()))
+	return err == nil && width > 0
 }
 
 // Close ends the board: from now on lines go to Err again.

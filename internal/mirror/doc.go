@@ -1,0 +1,8 @@
+// Package mirror keeps what package managers download, for the next build and
+// for builds without a network: an HTTP proxy on the loopback that stores what
+// it hands on.
+//
+// It trusts nobody with it: apt and apk check every file against signed indexes
+// whenever they use it, and what was fetched by a build that failed is dropped.
+// The package knows nothing of what the files are.
+package mirror
