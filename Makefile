@@ -22,7 +22,7 @@ E2E_FLAGS  := -count=1 -timeout 70m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build test test-kernel bench-boot check demo install fuzz clean
+.PHONY: help deps build test test-kernel bench-boot check demo install fuzz clean bench-session
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  %-11s %s\n' "$$t" "$$d"; done
@@ -86,6 +86,10 @@ bin/meros:
 
 fuzz: ## run every fuzz test for FUZZTIME (10m unless set)
 	tools/fuzz.sh $(FUZZTIME) $(PACKAGES)
+
+bench-session: DEPS = --with-xpra --for-tests
+bench-session: deps build ## compare sessions with ssh, scp and rsync, on a real guest; needs root
+	MEROS_E2E=1 MEROS_BENCH_SESSION=1 $(GO) test $(E2E_FLAGS) -run TestBenchSession -v ./test/e2e
 
 clean: ## remove what make build made; data/ stays
 	rm -rf bin

@@ -19,6 +19,7 @@ type execOptions struct {
 	noMaster bool
 	env      []string      // NAME=VALUE, or NAME for the caller's own value
 	timeout  time.Duration // 0: none
+	user     string        // "": the recipe's
 }
 
 func newExecCmd(e *env) *cobra.Command {
@@ -31,9 +32,14 @@ arguments exactly as they stand; for a shell's line, say sh -c 'LINE'. Input,
 output and errors are the command's own. The exit status is the command's,
 128+n when signal n ended it, 255 if the guest was not reached or the connection
 was lost.
+
+FULLID may mean many targets, as 'mos_lab-*' or mos_lab-a,mos_lab-b. Then they run
+the command side by side without input, each line of output begins with the full
+id, and the exit status is the worst one.
 `,
 		Example: `  meros exec mos_demo-box -- uname -a
   meros exec mos_demo-box -e LANG=C -- sh -c 'sort | uniq' <words >sorted
+  meros exec 'mos_lab-*' -- uptime
   meros exec mos_demo-box --tty -- less /etc/passwd`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeTargets(e),
@@ -53,6 +59,7 @@ was lost.
 	addMasterFlag(cmd, &o.noMaster)
 	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
 	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	cmd.Flags().StringVarP(&o.user, "user", "u", "", "run it as this `user`, which has to be the recipe's")
 	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "end the command after this `time`, such as 30s (default: never)")
 	return cmd
 }
@@ -71,17 +78,15 @@ func execute(ctx context.Context, e *env, o execOptions) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
 		defer cancel()
 	}
-	c, err := dial(ctx, e, o.fullID, o.noMaster)
-	if err != nil && ctx.Err() != nil {
-		return unreached{err}
+	eo := session.ExecOptions{Env: settings, TTY: o.tty, Getenv: e.Getenv}
+	if isPattern(o.fullID) {
+		return executeMany(ctx, e, o, eo)
 	}
+	t, err := findTarget(e, o.fullID)
 	if err != nil {
-		return guestStatus(err)
+		return err
 	}
-	defer c.Close()
-	return guestStatus(session.Exec(ctx, c, e.Streams, o.argv, session.ExecOptions{
-		Env: settings, TTY: o.tty, Getenv: e.Getenv,
-	}))
+	return executeOn(ctx, e, t, o, e.Streams, eo)
 }
 
 // settings returns the variables to set, each NAME=VALUE.

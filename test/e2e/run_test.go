@@ -16,8 +16,7 @@ import (
 
 // The family of these tests: mos_demo with windows, on a network of its own.
 const (
-	sess     = "mos_sess-box"
-	sessAddr = "10.61.8.2"
+	sess = "mos_sess-box"
 )
 
 // sessRoot makes a root with that family, built and running, and takes both away
