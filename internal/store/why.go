@@ -40,7 +40,7 @@ func nameChanged(before, now []string) string {
 	var names []string
 	for sign, pair := range map[string][2][]string{"+": {now, before}, "-": {before, now}} {
 		for _, v := range pair[0] {
-			if !slices.Contains(pair[1], v) {
+			if v != "" && !slices.Contains(pair[1], v) {
 				names = append(names, sign+subject(v))
 			}
 		}

@@ -41,6 +41,8 @@ func TestDemo(t *testing.T) {
 	t.Run("mirrors", func(t *testing.T) { testMirrors(t, root) })
 	t.Run("two builds", func(t *testing.T) { testTwoBuilds(t, root) })
 	t.Run("ordinary user", func(t *testing.T) { testOrdinaryUser(t, root) })
+	t.Run("killed builds", func(t *testing.T) { testKilledBuilds(t, root) })
+	t.Run("cache", func(t *testing.T) { testCache(t, root) })
 	t.Run("sudo", func(t *testing.T) { testSudo(t, root) })
 	t.Run("sessions without a guest", func(t *testing.T) {
 		wantFailure(t, meros(t, root, "exec", box, "--", "true"), 255, box, "hint")

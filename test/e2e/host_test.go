@@ -285,3 +285,12 @@ func identity(t *testing.T, path string) string {
 	st := info.Sys().(*syscall.Stat_t)
 	return fmt.Sprintf("inode %d, %d bytes, changed %s", st.Ino, st.Size, info.ModTime())
 }
+
+func contains(text, words string) bool { return strings.Contains(text, words) }
+
+func removeAll(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
