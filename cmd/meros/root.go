@@ -56,7 +56,7 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 	root.SetFlagErrorFunc(wrongFlag)
 	for _, cmd := range []*cobra.Command{
 		newBuildCmd(e), newKernelBuildCmd(e), newInitCmd(e), newShutdownCmd(e), newShutdownAllCmd(e),
-		newConnectCmd(e), newConsoleCmd(e), newExecCmd(e), newRunCmd(e), newPushCmd(e), newPullCmd(e),
+		newConnectCmd(e), newConsoleCmd(e), newExecCmd(e), newRunCmd(e), newPushCmd(e), newPullCmd(e), newImportCmd(e),
 	} {
 		root.AddCommand(e.logged(cmd))
 	}

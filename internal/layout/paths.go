@@ -40,6 +40,9 @@ func (p Paths) Images() string { return p.join("data", "images") }
 // Image is a target's disk image.
 func (p Paths) Image(fullID string) string { return p.join("data", "images", fullID+".qcow2") }
 
+// CDROM is what lies in a target's CD-ROM drive, if the person brought that.
+func (p Paths) CDROM(fullID string) string { return p.join("data", "images", fullID+".iso") }
+
 // Kernel is the kernel that a target boots.
 func (p Paths) Kernel(fullID string) string { return p.join("data", "images", fullID+".vmlinuz") }
 

@@ -125,8 +125,14 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
 		Accel: h.accel, Host: h.caps, Exists: exists,
 	}
+	if t.Imported && exists(g.Paths.CDROM(id)) {
+		guest.CDROM = g.Paths.CDROM(id)
+		if !exists(guest.Image) {
+			guest.Image = ""
+		}
+	}
 	guest.Mark.Disposable = o.Disposable
-	if o.Disposable {
+	if o.Disposable && guest.Image != "" {
 		guest.Image = g.Paths.Overlay(id)
 	}
 	for _, n := range networks {
@@ -166,7 +172,7 @@ func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there [
 		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
 	}
 	p.warnings = append(p.warnings, doc.Warnings...)
-	p.domains = append(p.domains, domainStart{t, doc, o.Disposable})
+	p.domains = append(p.domains, domainStart{t, doc, slices.Contains(doc.Files, g.Paths.Overlay(doc.Name))})
 	return g.checkFiles(t, doc)
 }
 

@@ -59,6 +59,7 @@ func text(doc *etree.Document) (string, error) {
 const (
 	varTarget  = "$TARGET_FULL_ID"
 	varImage   = "$TARGET_ROOTFS_IMG"
+	varCDROM   = "$TARGET_CDROM" // ours alone: recipes leave the drive to meros
 	varKernel  = "$KERNEL_IMG"
 	varInitrd  = "$INITRD_IMG"
 	varNetwork = "$NETWORK_FULL_ID"

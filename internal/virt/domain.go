@@ -15,6 +15,7 @@ type Guest struct {
 	Owner      Owner
 	Mark       Mark
 	Image      string   // disk image
+	CDROM      string   // put into a drive of its own; "" for none
 	Kernel     string   // "" when the image boots itself
 	Initrd     string   // "" when the kernel needs none
 	RootPart   string   // UUID of the image's root partition; "" when it is not known
@@ -76,7 +77,7 @@ func (d *domain) warn(format string, args ...any) {
 }
 
 func (d *domain) values() values {
-	v := values{varTarget: d.FullID, varImage: d.Image, varKernel: d.Kernel, varInitrd: d.Initrd, varNetwork: ""}
+	v := values{varTarget: d.FullID, varImage: d.Image, varCDROM: d.CDROM, varKernel: d.Kernel, varInitrd: d.Initrd, varNetwork: ""}
 	if len(d.Networks) == 1 {
 		v[varNetwork] = d.Networks[0]
 	}
@@ -109,8 +110,15 @@ func (d *domain) ownDisk() *etree.Element {
 	return nil
 }
 
+// fillDisk gives the target's own disk its image. Without one, as for a guest that
+// lives on a CD-ROM alone, there is no such disk.
 func (d *domain) fillDisk() {
+	d.addCDROM()
 	disk := d.ownDisk()
+	if disk != nil && d.Image == "" && d.CDROM != "" {
+		d.devices.RemoveChild(disk)
+		return
+	}
 	if disk == nil {
 		return
 	}
@@ -131,6 +139,65 @@ func (d *domain) fillDisk() {
 	case "":
 		driver.CreateAttr("type", "qcow2")
 	}
+}
+
+// addCDROM adds a drive behind the recipe's disks, from which is booted what no
+// disk boots.
+func (d *domain) addCDROM() {
+	if d.CDROM == "" {
+		return
+	}
+	drive := d.devices.CreateElement("disk")
+	drive.CreateAttr("type", "file")
+	drive.CreateAttr("device", "cdrom")
+	driver := drive.CreateElement("driver")
+	driver.CreateAttr("name", "qemu")
+	driver.CreateAttr("type", "raw")
+	drive.CreateElement("source").CreateAttr("file", varCDROM)
+	at := drive.CreateElement("target")
+	bus := d.cdromBus()
+	at.CreateAttr("dev", d.freeDevice(map[string]string{"ide": "hd"}[bus]))
+	at.CreateAttr("bus", bus)
+	drive.CreateElement("readonly")
+	os := child(d.root, "os")
+	if d.root.FindElement("./devices//boot") != nil || len(os.SelectElements("boot")) > 0 {
+		return // the recipe has its own order
+	}
+	for _, dev := range []string{"hd", "cdrom"} {
+		os.CreateElement("boot").CreateAttr("dev", dev)
+	}
+}
+
+// freeDevice is the first name with that prefix, sd if it is "", which no disk has.
+func (d *domain) freeDevice(prefix string) string {
+	if prefix == "" {
+		prefix = "sd"
+	}
+	used := map[string]bool{}
+	for _, target := range d.devices.FindElements("./disk/target") {
+		used[target.SelectAttrValue("dev", "")] = true
+	}
+	letter := 'a'
+	for used[prefix+string(letter)] {
+		letter++
+	}
+	return prefix + string(letter)
+}
+
+// cdromBus is where a CD-ROM drive is known to every guest: the older machine
+// types have IDE, all others SATA or, where there is no such thing, SCSI.
+func (d *domain) cdromBus() string {
+	machine := ""
+	if kind := d.root.FindElement("./os/type"); kind != nil {
+		machine = kind.SelectAttrValue("machine", "pc")
+	}
+	switch {
+	case machine == "q35" || strings.HasPrefix(machine, "pc-q35"):
+		return "sata"
+	case strings.HasPrefix(machine, "pc"):
+		return "ide"
+	}
+	return "scsi"
 }
 
 // fillKernel gives the target's own kernel to a document that leaves it open,
