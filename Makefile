@@ -22,7 +22,7 @@ E2E_FLAGS  := -count=1 -timeout 70m
 export CGO_ENABLED = 0
 
 .DEFAULT_GOAL := build
-.PHONY: help deps build test test-kernel bench-boot check demo install fuzz clean bench-session
+.PHONY: help deps build test test-kernel bench-boot check demo install fuzz clean bench-build bench-session
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r t d; do printf '  %-11s %s\n' "$$t" "$$d"; done
@@ -86,6 +86,9 @@ bin/meros:
 
 fuzz: ## run every fuzz test for FUZZTIME (10m unless set)
 	tools/fuzz.sh $(FUZZTIME) $(PACKAGES)
+
+bench-build: deps build ## compare builds with a bare mmdebstrap and cp, interleaved; needs root
+	$(GO) test -run '^$$' -bench BenchmarkBuild -benchtime 1x -timeout 60m ./test/bench
 
 bench-session: DEPS = --with-xpra --for-tests
 bench-session: deps build ## compare sessions with ssh, scp and rsync, on a real guest; needs root
