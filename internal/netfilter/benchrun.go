@@ -240,7 +240,9 @@ func (s *stage) play(ctx context.Context) {
 	}
 	for _, p := range s.Probes {
 		if got := s.captured[p.ID]; len(got) > 0 && p.Answer != nil {
-			s.put(p.Expect, reply(got, p.Unasked, 7))
+			if p.Unasked != nil {
+				s.put(p.Expect, reply(got, p.Unasked, strayBy))
+			}
 			s.put(p.Expect, reply(got, p.Answer, 0))
 		}
 	}

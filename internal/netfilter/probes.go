@@ -38,7 +38,10 @@ func (l *scene) add(p probe, build func(source uint16, token []byte) []byte) {
 		p.Frame = build(source, token)
 		if p.Expect != "" && !p.Own && l.answered(p) {
 			p.Answer = fmt.Appendf(nil, "meros-reply-%06d", p.ID)
-			p.Unasked = fmt.Appendf(nil, "meros-stray-%06d", p.ID)
+			// Unless it may be sent all by itself.
+			if !l.allowed(p.To, p.From, "", protoName(p.Frame), source+strayBy) {
+				p.Unasked = fmt.Appendf(nil, "meros-stray-%06d", p.ID)
+			}
 		}
 	}
 	if p.Own && p.Offset < 0 && len(p.Frame) > 23 && isTCP(p.Frame) { // a RST carries nothing either
@@ -48,6 +51,17 @@ func (l *scene) add(p probe, build func(source uint16, token []byte) []byte) {
 		}
 	}
 	l.bench.Probes = append(l.bench.Probes, p)
+}
+
+// strayBy is how far from the asker's port what was not asked for goes.
+const strayBy = 7
+
+func protoName(f []byte) string {
+	number := f[23]
+	if f[12] == 0x86 {
+		number = f[20]
+	}
+	return map[byte]string{protoTCP: family.ProtoTCP, protoUDP: family.ProtoUDP, protoICMP: family.ProtoICMP, protoICMP6: family.ProtoICMP}[number]
 }
 
 func isTCP(f []byte) bool {
