@@ -123,12 +123,40 @@ func (g *guest) serve(conn net.Conn) {
 	}
 	go ssh.DiscardRequests(reqs)
 	for n := range chans {
+		if n.ChannelType() == "direct-tcpip" {
+			go g.connect(n)
+			continue
+		}
 		ch, reqs, err := n.Accept()
 		if err != nil {
 			return
 		}
 		go g.session(ch, reqs)
 	}
+}
+
+// connect makes the connection that a client asks for.
+func (g *guest) connect(n ssh.NewChannel) {
+	var to struct {
+		Host   string
+		Port   uint32
+		Origin string
+		From   uint32
+	}
+	_ = ssh.Unmarshal(n.ExtraData(), &to)
+	conn, err := net.Dial("tcp", net.JoinHostPort(to.Host, fmt.Sprint(to.Port)))
+	if err != nil {
+		_ = n.Reject(ssh.ConnectionFailed, err.Error())
+		return
+	}
+	ch, reqs, err := n.Accept()
+	if err != nil {
+		return
+	}
+	go ssh.DiscardRequests(reqs)
+	go func() { _, _ = io.Copy(conn, ch); _ = conn.(*net.TCPConn).CloseWrite() }()
+	_, _ = io.Copy(ch, conn)
+	_ = ch.Close()
 }
 
 func (g *guest) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
