@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,19 +50,27 @@ func newMasterCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			report := reporter()
 			tcp, err := inheritedConn(4)
 			if err != nil {
 				return usage(fmt.Errorf("master: other commands start it: %w", err))
 			}
-			return session.Master(cmd.Context(), e.Paths, t, e.Getenv, tcp, idle, func(word string) {
-				report := os.NewFile(3, "report")
-				fmt.Fprintln(report, word)
-				_ = report.Close()
-			})
+			return session.Master(cmd.Context(), e.Paths, t, e.Getenv, tcp, idle, report)
 		},
 	}
 	cmd.Flags().DurationVar(&idle, "idle", session.MasterIdle, "how long to stay when nobody uses it")
 	return cmd
+}
+
+// reporter says a word to the process that started this one by proc.Detach, once.
+// Nothing that this process starts keeps that one waiting.
+func reporter() func(word string) {
+	syscall.CloseOnExec(3)
+	return func(word string) {
+		report := os.NewFile(3, "report")
+		fmt.Fprintln(report, word)
+		_ = report.Close()
+	}
 }
 
 func inheritedConn(fd uintptr) (net.Conn, error) {

@@ -109,6 +109,10 @@ func runProgram(ctx context.Context, e *env, o runOptions) error {
 	if err != nil {
 		return usage(fmt.Errorf("run: %w", err))
 	}
+	if o.child {
+		report := reporter()
+		ro.Started = func() { report("started") }
+	}
 	t, err := findTarget(e, o.fullID)
 	if err != nil {
 		return err
@@ -127,10 +131,6 @@ func runProgram(ctx context.Context, e *env, o runOptions) error {
 		return guestStatus(err)
 	}
 	defer c.Close()
-	if o.child {
-		report := os.NewFile(3, "report")
-		ro.Started = func() { fmt.Fprintln(report, "started"); _ = report.Close() }
-	}
 	return guestStatus(session.Run(ctx, c, e.Paths, e.Streams, e.Runner, screen, t, ro))
 }
 
