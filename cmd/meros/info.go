@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -174,10 +175,43 @@ func printTarget(out io.Writer, t lifecycle.TargetInfo) error {
 		{"size", size},
 		{"built", built},
 		{"console log", t.Console},
+		{"running since", since(t)},
+		{"memory", amount(t.MemoryMiB, "MiB")},
+		{"processors", amount(uint64(t.CPUs), fmt.Sprintf("(%.1f s used)", t.CPUSeconds))},
+		{"remarks", remarks(t)},
 	} {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], orDash(row[1]))
 	}
 	return w.Flush()
+}
+
+func since(t lifecycle.TargetInfo) string {
+	if t.Started == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, for %s", t.Started.Local().Format("2006-01-02 15:04:05"), time.Since(*t.Started).Round(time.Second))
+}
+
+func amount(n uint64, unit string) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d %s", n, unit)
+}
+
+// remarks is what of a guest a person should know.
+func remarks(t lifecycle.TargetInfo) string {
+	var words []string
+	if t.Why != "" {
+		words = append(words, t.Why)
+	}
+	if t.Disposable {
+		words = append(words, "disposable: what it writes is thrown away")
+	}
+	if t.Stale {
+		words = append(words, "stale: recipe or image have changed since it was started")
+	}
+	return strings.Join(words, "; ")
 }
 
 func imageColumns(i *lifecycle.ImageInfo) (size, built string) {

@@ -32,7 +32,7 @@ const maxFreeMB = 16 << 20
 
 // elements are the elements of a build file with their attributes.
 var elements = map[string][]string{
-	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "bootstrap", "init"},
+	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "bootstrap", "init", "after"},
 	"details":  {"username", "name", "hostname", "border"},
 	"size":     {"free_space_mb"},
 	"network":  {"network_addr", "ip_addr", "ssh_port"},
@@ -196,6 +196,7 @@ func (b *buildFile) build(n *node) {
 	take(b, n, "release", &t.Release, word)
 	take(b, n, "arch", &t.Arch, word)
 	take(b, n, "mirror", &t.Mirror, mirror)
+	take(b, n, "after", &t.After, after)
 	b.kernel(n)
 	take(b, n, "bootstrap", &t.Bootstrap, oneOf(bootstraps, "mmdebstrap or debootstrap"))
 	if t.Distro == distroAlpine {

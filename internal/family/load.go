@@ -109,8 +109,10 @@ func open(paths layout.Paths, name string) (*loader, error) {
 // names them.
 func (l *loader) recipe() {
 	l.topLevel()
-	sameAddress(l.buildFiles())
+	files := l.buildFiles()
+	sameAddress(files)
 	l.libvirt()
+	l.order(files)
 	slices.SortFunc(l.family.Targets, func(a, b *Target) int { return strings.Compare(a.Name, b.Name) })
 	if len(l.family.Targets) == 0 && len(l.report.faults) == 0 {
 		l.file("").advise("a recipe has at least build/TARGET.xml or libvirt/TARGET.xml; an empty folder may be a git submodule not fetched",

@@ -84,6 +84,8 @@ type Target struct {
 	ChrootHooks []string
 	Pkg         string
 
+	After []string `json:",omitempty"` // names of targets that are started before this one
+
 	DomainFile string // absolute path of the libvirt domain document; "" if none
 }
 

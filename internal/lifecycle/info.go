@@ -48,6 +48,15 @@ type TargetInfo struct {
 	Address string     `json:"address,omitempty"`
 	SSHPort int        `json:"sshPort,omitempty"`
 	Console string     `json:"console,omitempty"` // the log of its serial console
+
+	// Of a guest that runs.
+	Why        string     `json:"why,omitempty"`        // why it is paused or crashed
+	Disposable bool       `json:"disposable,omitempty"` // what it writes is thrown away
+	Stale      bool       `json:"stale,omitempty"`      // the recipe or the image has changed since it was started
+	Started    *time.Time `json:"started,omitempty"`
+	MemoryMiB  uint64     `json:"memoryMiB,omitempty"`
+	CPUs       int        `json:"cpus,omitempty"`
+	CPUSeconds float64    `json:"cpuSeconds,omitempty"` // of the host's processors
 }
 
 // ImageInfo is a disk image.
@@ -106,10 +115,11 @@ type now struct {
 	families map[string]bool
 	domains  map[string]virt.Domain // by full id
 	networks map[string]virt.Network
+	usage    map[string]virt.Usage // by full id, of those that run
 }
 
 func (g Guests) running(ctx context.Context) (now, error) {
-	n := now{families: map[string]bool{}, domains: map[string]virt.Domain{}, networks: map[string]virt.Network{}}
+	n := now{families: map[string]bool{}, domains: map[string]virt.Domain{}, networks: map[string]virt.Network{}, usage: map[string]virt.Usage{}}
 	d, err := g.Dial(ctx)
 	if err != nil {
 		return n, err
@@ -124,10 +134,13 @@ func (g Guests) running(ctx context.Context) (now, error) {
 		return n, err
 	}
 	n.known = true
-	for _, d := range domains {
-		if d.Owner.Root == g.root() {
-			n.families[d.Owner.Family] = true
-			n.domains[d.Name] = d
+	for _, dom := range domains {
+		if dom.Owner.Root == g.root() {
+			n.families[dom.Owner.Family] = true
+			n.domains[dom.Name] = dom
+			if u, err := d.Usage(ctx, dom); err == nil { // it may be gone by now
+				n.usage[dom.Name] = u
+			}
 		}
 	}
 	for _, net := range networks {
@@ -191,7 +204,20 @@ func (g Guests) targetInfo(t *family.Target, n now) TargetInfo {
 	if file := consoleLog(g.Paths, id); exists(file) {
 		out.Console = file
 	}
+	if d, ok := n.domains[id]; ok {
+		out.addGuest(d, n.usage[id])
+		out.Stale = d.State.Active() && d.Mark.Recipe != g.recipeHash(t)
+	}
 	return out
+}
+
+func (t *TargetInfo) addGuest(d virt.Domain, u virt.Usage) {
+	t.Why, t.Disposable = d.Why, d.Mark.Disposable
+	if !d.Mark.Started.IsZero() {
+		t.Started = &d.Mark.Started
+	}
+	t.MemoryMiB, t.CPUs = u.MemoryKiB>>10, u.CPUs
+	t.CPUSeconds = u.CPUTime.Round(100 * time.Millisecond).Seconds()
 }
 
 // imageInfo returns what a target's image is, nil when there is none. An image

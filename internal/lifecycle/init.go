@@ -113,12 +113,13 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 	if err := r.narrowForwarding(ctx, r.family); err != nil {
 		return err
 	}
-	for _, d := range r.domains {
-		if err := r.startDomain(ctx, d); err != nil {
-			return err
-		}
+	if err := r.startDomains(ctx); err != nil {
+		return err
 	}
 	if err := r.release(ctx); err != nil {
+		return err
+	}
+	if err := r.resumePaused(ctx); err != nil {
 		return err
 	}
 	if err := r.runHooks(ctx); err != nil {
@@ -148,7 +149,6 @@ func (r *run) startDomain(ctx context.Context, d domainStart) error {
 	if err := r.emptyConsoleLog(id); err != nil {
 		return err
 	}
-	r.domainsAsked = append(r.domainsAsked, id)
 	if d.disposable {
 		if err := r.makeOverlay(ctx, id); err != nil {
 			return fmt.Errorf("start %s: %w", id, err)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"time"
 
 	"meros/internal/family"
 	"meros/internal/hint"
@@ -19,6 +20,7 @@ import (
 type plan struct {
 	family   *family.Family
 	targets  []*family.Target // all that were asked for, those that run included
+	paused   []*family.Target // of them, those that run and do not go on
 	networks []virt.NetworkDoc
 	domains  []domainStart
 	accel    virt.Accel
@@ -99,7 +101,7 @@ func (g Guests) networkDocs(f *family.Family) ([]virt.NetworkDoc, error) {
 		content, err := os.ReadFile(n.File)
 		if err == nil {
 			var doc virt.NetworkDoc
-			doc, err = virt.NetworkDocument(content, n.FullID, virt.Owner{Family: f.Name, Root: g.root()}, virt.Mark{})
+			doc, err = virt.NetworkDocument(content, n.FullID, virt.Owner{Family: f.Name, Root: g.root()})
 			docs = append(docs, doc)
 		}
 		if err != nil {
@@ -131,7 +133,7 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 			guest.Image = ""
 		}
 	}
-	guest.Mark.Disposable = o.Disposable
+	guest.Mark = virt.Mark{Recipe: g.recipeHash(t), Rank: f.Rank(t), Started: time.Now(), Disposable: o.Disposable}
 	if o.Disposable && guest.Image != "" {
 		guest.Image = g.Paths.Overlay(id)
 	}
@@ -167,6 +169,12 @@ func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there [
 		d := there[at]
 		if d.Owner == own && d.State.Active() {
 			g.Step("%s is %s already", doc.Name, d.State)
+			if d.Mark.Recipe != g.recipeHash(t) {
+				p.warnings = append(p.warnings, d.Name+" runs as the recipe was when it was started: what has changed takes a shutdown")
+			}
+			if d.State == virt.StatePaused {
+				p.paused = append(p.paused, t)
+			}
 			return sameKind(d, o.Disposable)
 		}
 		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
@@ -253,6 +261,7 @@ func (g Guests) planNetworks(p *plan, networks []virt.NetworkDoc, h host) []erro
 			p.networks = append(p.networks, n)
 		case h.networks[at].Owner == own && h.networks[at].Active:
 			g.Step("network %s is up already", n.Name)
+			faults = append(faults, changedNetwork(p.family, n, h.networks[at]))
 		default:
 			faults = append(faults, foreign("network", n.Name, h.networks[at].Owner, own, activity(h.networks[at])))
 		}
@@ -262,6 +271,15 @@ func (g Guests) planNetworks(p *plan, networks []virt.NetworkDoc, h host) []erro
 		faults = append(faults, hint.Add(err, "give it another bridge or subnet in %s/libvirt", p.family.Dir))
 	}
 	return faults
+}
+
+// changedNetwork returns why a network that runs is not the one of the recipe.
+func changedNetwork(f *family.Family, n virt.NetworkDoc, running virt.Network) error {
+	if running.Mark.Recipe == n.Recipe {
+		return nil
+	}
+	return hint.Add(fmt.Errorf("network %s runs with other settings than the recipe's, which has changed since it was started", n.Name),
+		"meros shutdown %s, then init", f.Name)
 }
 
 func activity(n virt.Network) string {

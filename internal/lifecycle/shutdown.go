@@ -152,14 +152,8 @@ type stopper struct {
 	grace  time.Duration
 }
 
-// stopDomains ends the running domains that which picks, and returns how many
-// there were.
-func (s stopper) stopDomains(ctx context.Context, which func(virt.Domain) bool) (int, error) {
-	running, err := s.running(ctx, which)
-	if err != nil || len(running) == 0 {
-		return 0, err
-	}
-	n := len(running)
+// stopWave ends these domains, which are those that which picks.
+func (s stopper) stopWave(ctx context.Context, running []virt.Domain, which func(virt.Domain) bool) (err error) {
 	verb := "shutting down"
 	if s.force {
 		verb = "cutting the power of"
@@ -167,14 +161,14 @@ func (s stopper) stopDomains(ctx context.Context, which func(virt.Domain) bool) 
 	s.Step("%s %s", verb, names(running))
 	if !s.force {
 		if running, err = s.ask(ctx, running, which); err != nil {
-			return n, err
+			return err
 		}
 	}
 	var faults []error
 	for _, d := range running {
 		faults = append(faults, s.daemon.DestroyDomain(ctx, d))
 	}
-	return n, errors.Join(faults...)
+	return errors.Join(faults...)
 }
 
 func (s stopper) running(ctx context.Context, which func(virt.Domain) bool) ([]virt.Domain, error) {

@@ -29,6 +29,8 @@ type Daemon interface {
 	DestroyNetwork(ctx context.Context, n Network) error
 	// Console ties a domain's serial console to in and out: see Conn.
 	Console(ctx context.Context, d Domain, in io.Reader, out io.Writer, force bool) error
+	// Usage returns what a running domain uses of the host.
+	Usage(ctx context.Context, d Domain) (Usage, error)
 	// Capabilities returns what guests of an accelerator can be made of here.
 	Capabilities(ctx context.Context, a Accel) (Capabilities, error)
 	// Close ends the connection.
@@ -57,6 +59,7 @@ func (s State) Active() bool { return s != StateOff && s != StateUnknown }
 type Domain struct {
 	Name  string
 	State State
+	Why   string // why it is paused or crashed; "" else, or if libvirt does not say
 	Owner Owner  // zero when meros did not make it
 	Mark  Mark   // what else we wrote down
 	XML   string // the document as libvirt holds it
@@ -113,7 +116,7 @@ func (c *Conn) Domains(ctx context.Context) ([]Domain, error) {
 }
 
 func describeDomain(lib *libvirt.Libvirt, h libvirt.Domain) (Domain, error) {
-	state, _, err := lib.DomainGetState(h, 0)
+	state, reason, err := lib.DomainGetState(h, 0)
 	if err != nil {
 		return Domain{}, err
 	}
@@ -122,7 +125,7 @@ func describeDomain(lib *libvirt.Libvirt, h libvirt.Domain) (Domain, error) {
 		return Domain{}, err
 	}
 	owner, mark := ownerIn(xml)
-	return Domain{Name: h.Name, State: stateOf(state), Owner: owner, Mark: mark, XML: xml, handle: h}, nil
+	return Domain{Name: h.Name, State: stateOf(state), Why: whyPaused(state, reason), Owner: owner, Mark: mark, XML: xml, handle: h}, nil
 }
 
 // Networks implements Daemon.
@@ -203,6 +206,15 @@ func (c *Conn) end(ctx context.Context, act string, f func(*libvirt.Libvirt) err
 		return nil
 	}
 	return fmt.Errorf("%s: %w", act, err)
+}
+
+// Suspend stops a domain's processors until it is resumed.
+func (c *Conn) Suspend(ctx context.Context, d Domain) error {
+	err := c.call(ctx, func(lib *libvirt.Libvirt) error { return lib.DomainSuspend(d.handle) })
+	if err != nil {
+		return fmt.Errorf("pause %s: %w", d.Name, err)
+	}
+	return nil
 }
 
 // Capabilities implements Daemon.

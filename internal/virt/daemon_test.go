@@ -82,7 +82,7 @@ func findDomain(t *testing.T, c *Conn, name string) *Domain {
 func TestNetworksComeAndGo(t *testing.T) {
 	c := dialTest(t)
 	owner := Owner{Family: unique(t), Root: "/srv"}
-	doc, err := NetworkDocument([]byte(`<network><ip address="10.250.1.1" prefix="24"/></network>`), owner.Family, owner, Mark{})
+	doc, err := NetworkDocument([]byte(`<network><ip address="10.250.1.1" prefix="24"/></network>`), owner.Family, owner)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func TestNetworkDocument(t *testing.T) {
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			owner := Owner{Family: "mos_sec", Root: "/srv"}
-			d, err := NetworkDocument(read(t, file), "mos_sec-priv", owner, Mark{})
+			d, err := NetworkDocument(read(t, file), "mos_sec-priv", owner)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +135,7 @@ func TestDocumentFaults(t *testing.T) {
 			t.Errorf("%s: DomainDocument = %v, want %q", c.name, err, c.want)
 		}
 	}
-	if _, err := NetworkDocument([]byte(`<network><name>$TARGET_FULL_ID</name></network>`), "x", Owner{}, Mark{}); err == nil {
+	if _, err := NetworkDocument([]byte(`<network><name>$TARGET_FULL_ID</name></network>`), "x", Owner{}); err == nil {
 		t.Error("NetworkDocument takes a target's word")
 	}
 }

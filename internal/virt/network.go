@@ -1,6 +1,8 @@
 package virt
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -16,11 +18,12 @@ type NetworkDoc struct {
 	XML     string
 	Bridge  string         // "" when libvirt picks a name
 	Subnets []netip.Prefix // in which the host gets an address
+	Recipe  string         // what the recipe says of it, as a hash
 }
 
 // NetworkDocument fills the <network> document of a recipe. fullID becomes its
 // name where it gives none.
-func NetworkDocument(xml []byte, fullID string, owner Owner, mark Mark) (NetworkDoc, error) {
+func NetworkDocument(xml []byte, fullID string, owner Owner) (NetworkDoc, error) {
 	doc, err := parseDocument(xml, "network")
 	if err != nil {
 		return NetworkDoc{}, err
@@ -40,11 +43,19 @@ func NetworkDocument(xml []byte, fullID string, owner Owner, mark Mark) (Network
 		return NetworkDoc{}, err
 	}
 	owner.Target = ""
+	mark := Mark{Recipe: hashOf(fullID, xml)}
 	owner.stamp(root, mark)
 	n := describeTakes(root)
 	n.Name = strings.TrimSpace(name.Text())
+	n.Recipe = mark.Recipe
 	n.XML, err = text(doc)
 	return n, err
+}
+
+// hashOf is a document of the recipe in one word.
+func hashOf(fullID string, xml []byte) string {
+	sum := sha256.Sum256(append([]byte(fullID+"\n"), xml...))
+	return hex.EncodeToString(sum[:8])
 }
 
 // describeTakes reads out of a network's document what it takes of the host.

@@ -2,6 +2,8 @@ package virt
 
 import (
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/beevik/etree"
 )
@@ -19,8 +21,10 @@ type Owner struct {
 
 // Mark is what else an object of ours carries in its metadata.
 type Mark struct {
-	Recipe     string // what the recipe was when it started, as a hash; "" if not known
-	Disposable bool   // what the guest writes is thrown away
+	Recipe     string    // what the recipe was when it started, as a hash; "" if not known
+	Rank       int       // place in the order of starts: higher ones are stopped first
+	Started    time.Time // in seconds; zero for networks
+	Disposable bool      // what the guest writes is thrown away
 }
 
 // RootOf returns a root folder in the form that Owner compares.
@@ -66,6 +70,12 @@ func (o Owner) stamp(root *etree.Element, m Mark) {
 	if m.Recipe != "" {
 		e.CreateAttr("recipe", m.Recipe)
 	}
+	if m.Rank > 0 {
+		e.CreateAttr("rank", strconv.Itoa(m.Rank))
+	}
+	if !m.Started.IsZero() {
+		e.CreateAttr("started", m.Started.UTC().Format(time.RFC3339))
+	}
 	if m.Disposable {
 		e.CreateAttr("disposable", "yes")
 	}
@@ -83,17 +93,26 @@ func ownerIn(xml string) (Owner, Mark) {
 	}
 	for _, e := range meta.ChildElements() {
 		if e.NamespaceURI() == namespace {
-			return Owner{
-				Family: e.SelectAttrValue("family", ""),
-				Target: e.SelectAttrValue("target", ""),
-				Root:   e.SelectAttrValue("root", ""),
-			}, Mark{
-				Recipe:     e.SelectAttrValue("recipe", ""),
-				Disposable: e.SelectAttrValue("disposable", "") == "yes",
-			}
+			return readMeta(e)
 		}
 	}
 	return Owner{}, Mark{}
+}
+
+func readMeta(e *etree.Element) (Owner, Mark) {
+	// Without a number the rank is 0: somebody has edited it, and the order is lost.
+	rank, _ := strconv.Atoi(e.SelectAttrValue("rank", ""))
+	started, _ := time.Parse(time.RFC3339, e.SelectAttrValue("started", ""))
+	return Owner{
+		Family: e.SelectAttrValue("family", ""),
+		Target: e.SelectAttrValue("target", ""),
+		Root:   e.SelectAttrValue("root", ""),
+	}, Mark{
+		Recipe:     e.SelectAttrValue("recipe", ""),
+		Rank:       rank,
+		Started:    started,
+		Disposable: e.SelectAttrValue("disposable", "") == "yes",
+	}
 }
 
 // insertAfter makes a child element behind the first one called sibling, or in
