@@ -38,7 +38,7 @@ func prove(t *testing.T, name string, change func(string) string) Proof {
 }
 
 func TestProve(t *testing.T) {
-	for _, name := range []string{"via", "pair"} {
+	for _, name := range []string{"via", "pair", "mos_lab"} {
 		proof := prove(t, name, func(s string) string { return s })
 		if proof.Packets < 300 {
 			t.Errorf("%s: %d packets, want hundreds", name, proof.Packets)
