@@ -38,7 +38,7 @@ var layers = map[string]string{
 	"netfilter":     "family hint layout proc ui golang.org/x/sys",
 	"session":       "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
 	// What joins them.
-	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session",
+	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session golang.org/x/sys",
 	"cmd/meros": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
 }
 

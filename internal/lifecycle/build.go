@@ -222,7 +222,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 		tree = w.tree(below, p)
 	}
 	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree, Env: w.proxy.Env()}, w.log); err != nil {
-		return store.Layer{}, errors.Join(err, p.Discard())
+		return store.Layer{}, errors.Join(sayIfFull(err, w.Paths.Cache()), p.Discard())
 	}
 	l, err := p.Commit()
 	if err == nil && s.Base {

@@ -174,3 +174,42 @@ func testSudo(t *testing.T, root string) {
 		}
 	}
 }
+
+// TestFullDisk builds where there is no room, at two of the places where it runs
+// out.
+func TestFullDisk(t *testing.T) {
+	needHost(t)
+	for _, size := range []string{"64m", "700m"} {
+		t.Run(size, func(t *testing.T) {
+			before := lookAtHost(t)
+			root := newRoot(t)
+			data := filepath.Join(root, "data")
+			if err := os.Mkdir(data, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Mount("tmpfs", data, "tmpfs", 0, "size="+size); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := syscall.Unmount(data, 0); err != nil {
+					t.Errorf("the full disk is still in use: %v", err)
+				}
+				wantHost(t, before)
+			}()
+			r := meros(t, root, "build", "mos_demo")
+			wantFailure(t, r, 1, "build mos_demo-box", "o space left", "hint")
+			wantNothingHalfMade(t, root)
+		})
+	}
+}
+
+// TestDebootstrap builds with the other bootstrap tool.
+func TestDebootstrap(t *testing.T) {
+	needHost(t)
+	root := newRoot(t)
+	replaceIn(t, root, "mos_demo/build/box.xml", `release="bookworm"`, `release="bookworm" bootstrap="debootstrap"`)
+	if r := mustRun(t, root, "build", "mos_demo"); !strings.Contains(r.err, "bootstrapping debian bookworm with debootstrap") {
+		t.Errorf("build says:\n%s", r.err)
+	}
+	wantNothingHalfMade(t, root)
+}
