@@ -24,6 +24,7 @@ type infoOptions struct {
 	name   string // a family, a full id, or "": all
 	output string // text or json
 	check  bool   // fail if a family's filter rules are not as they were loaded
+	watch  bool   // again and again
 }
 
 func newInfoCmd(e *env) *cobra.Command {
@@ -37,16 +38,20 @@ one target with all that is known of it. The JSON form has a version: fields may
 be added to it, none change while the version stays.
 `,
 		Example: `  meros info
-  meros info mos_demo-box
+  meros info mos_demo-box --watch
   meros info mos_demo --output json`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeGuests(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.name = strings.Join(args, "")
+			if o.watch {
+				return watchInfo(cmd.Context(), e, o)
+			}
 			return info(cmd.Context(), e, o)
 		},
 	}
 	addOutputFlag(cmd, &o.output)
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "show it anew every 2 s, until interrupted")
 	cmd.Flags().BoolVar(&o.check, "check", false, "fail if a running family's filter rules are gone, changed or cannot be read")
 	return cmd
 }

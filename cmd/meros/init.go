@@ -29,6 +29,9 @@ type initOptions struct {
 	timeout time.Duration
 
 	disposable bool
+	memory     size // of each guest; 0: the recipe's
+	cpus       int  // of each guest; 0: the recipe's
+	strict     bool
 }
 
 func newInitCmd(e *env) *cobra.Command {
@@ -71,6 +74,9 @@ it has stopped; the image is only read.
 	flags.BoolVar(&o.noWait, "no-wait", false, "return as soon as the guests run")
 	flags.DurationVar(&o.timeout, "timeout", initTimeout, "how long to wait at most")
 	flags.BoolVar(&o.disposable, "disposable", false, "throw away what the guests write when they stop")
+	flags.Var(&o.memory, "memory", "what each guest has instead of the recipe's `memory`, such as 512M")
+	flags.IntVar(&o.cpus, "cpus", 0, "how many processors each guest has instead of the recipe's number")
+	flags.BoolVar(&o.strict, "strict", false, "refuse what this host cannot do, instead of adapting the recipe")
 	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	return cmd
 }
@@ -80,6 +86,10 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	if err != nil {
 		return usage(err)
 	}
+	want := virt.Resources{MemoryMiB: int(o.memory >> 20), CPUs: o.cpus}
+	if o.memory > 0 && want.MemoryMiB == 0 || o.cpus < 0 {
+		return usage(errors.New("init: --memory is 1M at least, --cpus 1"))
+	}
 	if err := e.resolve(); err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable})
+	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Want: want, Strict: o.strict})
 }
 
 // loadGuests reads the recipe of a family, or of a full id, and returns the

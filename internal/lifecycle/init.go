@@ -38,7 +38,9 @@ type InitOptions struct {
 	NoWait  bool          // return as soon as the guests run
 	Timeout time.Duration // how long to wait until sessions can be opened
 
-	Disposable bool // what the guests write is thrown away when they stop
+	Want       virt.Resources // what each guest is to have; 0 leaves it to the recipe
+	Strict     bool           // refuse what the recipe says and this host cannot do
+	Disposable bool           // what the guests write is thrown away when they stop
 }
 
 // Init starts the networks that the targets need, the targets, and the family's

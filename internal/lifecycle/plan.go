@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"meros/internal/family"
@@ -38,6 +39,7 @@ type host struct {
 	domains  []virt.Domain
 	networks []virt.Network
 	net      virt.HostNet
+	has      virt.Resources
 	caps     virt.Capabilities
 	accel    virt.Accel
 }
@@ -90,6 +92,9 @@ func (g Guests) look(ctx context.Context, d virt.Daemon, o InitOptions) (h host,
 	if h.networks, err = d.Networks(ctx); err != nil {
 		return h, err
 	}
+	if h.has, err = virt.ReadResources(); err != nil {
+		return h, err
+	}
 	h.net, err = virt.ReadHostNet()
 	return h, err
 }
@@ -125,7 +130,7 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 	guest := virt.Guest{
 		FullID: id, Owner: virt.Owner{Family: f.Name, Target: t.Name, Root: g.root()},
 		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
-		Accel: h.accel, Host: h.caps, Exists: exists,
+		Accel: h.accel, Host: h.caps, Want: o.Want, Has: h.has, Exists: exists,
 	}
 	if t.Imported && exists(g.Paths.CDROM(id)) {
 		guest.CDROM = g.Paths.CDROM(id)
@@ -178,6 +183,10 @@ func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there [
 			return sameKind(d, o.Disposable)
 		}
 		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
+	}
+	if o.Strict && len(doc.Warnings) > 0 {
+		return hint.Add(fmt.Errorf("this host cannot run the recipe as it is: %s", strings.Join(doc.Warnings, "; ")),
+			"leave --strict away, and it is adapted")
 	}
 	p.warnings = append(p.warnings, doc.Warnings...)
 	p.domains = append(p.domains, domainStart{t, doc, slices.Contains(doc.Files, g.Paths.Overlay(doc.Name))})

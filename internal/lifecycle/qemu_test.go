@@ -118,3 +118,20 @@ func (d interrupting) CreateDomain(ctx context.Context, xml string) error {
 	time.AfterFunc(50*time.Millisecond, d.interrupt)
 	return d.Daemon.CreateDomain(ctx, xml)
 }
+
+func TestQEMUStrict(t *testing.T) {
+	b, _ := newQEMUBench(t)
+	b.wantError(b.init(t.Context(), InitOptions{Strict: true}), "cannot run the recipe as it is", "no machine type pc-q35-0.99", "--strict")
+	b.wantRuns()
+}
+
+func TestQEMUWantedResources(t *testing.T) {
+	b := newDiskBench(t)
+	if err := b.init(t.Context(), InitOptions{Want: virt.Resources{MemoryMiB: 48, CPUs: 2}}); err != nil {
+		t.Fatalf("%v\n%s", err, b.said)
+	}
+	info, err := b.Info(t.Context(), b.family)
+	if got := info.Families[0].Targets[0]; err != nil || got.MemoryMiB != 48 || got.CPUs != 2 || got.Started == nil || got.Stale {
+		t.Errorf("Info = %+v, %v", got, err)
+	}
+}

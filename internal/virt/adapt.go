@@ -20,6 +20,8 @@ func (d *domain) adapt() {
 	}
 	d.adaptMachine()
 	d.adaptEmulator()
+	d.adaptGraphics()
+	d.fitResources()
 }
 
 // setType settles KVM or TCG and reports whether it is TCG. A recipe that asks

@@ -12,6 +12,8 @@ type Capabilities struct {
 	Arch      string         // the host's own, such as x86_64
 	Machines  map[string]Set // by guest architecture: machine types, aliases too
 	CPUModes  Set            // <cpu mode=…> that work; nil if libvirt does not say
+	Graphics  Set            // <graphics type=…> that work; nil if libvirt does not say
+	Videos    Set            // <video><model type=…> that work; nil if libvirt does not say
 	CPUModels Set            // <cpu><model> that work; nil if libvirt does not say
 }
 
@@ -51,6 +53,8 @@ func (c *Capabilities) addCPUs(guest string) error {
 		return fmt.Errorf("libvirt's domain capabilities: %w", err)
 	}
 	c.CPUModes, c.CPUModels = Set{}, Set{}
+	c.Graphics = enumOf(doc, "/domainCapabilities/devices/graphics/enum[@name='type']")
+	c.Videos = enumOf(doc, "/domainCapabilities/devices/video/enum[@name='modelType']")
 	for _, mode := range doc.FindElements("/domainCapabilities/cpu/mode[@supported='yes']") {
 		c.CPUModes[mode.SelectAttrValue("name", "")] = true
 	}
@@ -58,6 +62,19 @@ func (c *Capabilities) addCPUs(guest string) error {
 		c.CPUModels[model.Text()] = true
 	}
 	return nil
+}
+
+// enumOf returns the values that libvirt lists, nil where it has no such list.
+func enumOf(doc *etree.Document, path string) Set {
+	list := doc.FindElement(path)
+	if list == nil {
+		return nil
+	}
+	s := Set{}
+	for _, value := range list.SelectElements("value") {
+		s[value.Text()] = true
+	}
+	return s
 }
 
 // machineAliases are the unversioned names of QEMU's machine types, by the start

@@ -29,6 +29,9 @@ type Daemon interface {
 	DestroyNetwork(ctx context.Context, n Network) error
 	// Console ties a domain's serial console to in and out: see Conn.
 	Console(ctx context.Context, d Domain, in io.Reader, out io.Writer, force bool) error
+	// Events calls each for every change in the life of any domain of the host, until
+	// ctx ends or each fails.
+	Events(ctx context.Context, each func(Event) error) error
 	// Usage returns what a running domain uses of the host.
 	Usage(ctx context.Context, d Domain) (Usage, error)
 	// Capabilities returns what guests of an accelerator can be made of here.

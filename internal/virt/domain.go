@@ -22,6 +22,8 @@ type Guest struct {
 	Networks   []string // names of the family's networks
 	ConsoleLog string   // what the serial console prints is added to this file
 	Accel      Accel
+	Want       Resources // what the person wants it to have
+	Has        Resources // what the host has; zero is not known
 	Host       Capabilities
 	Exists     func(file string) bool // whether the host has a program
 }
