@@ -51,16 +51,10 @@ func stat(t *testing.T, path string) unix.Stat_t {
 	return st
 }
 
-func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
-	needRoot(t)
-	from, root := t.TempDir(), t.TempDir()
-	lay(t, root, "tmp/", "etc/old", "home/user/")
-	if err := os.Chmod(filepath.Join(root, "tmp"), os.ModeSticky|0o777); err != nil {
-		t.Fatal(err)
-	}
-	odd := "odd\nname\xff"
-	lay(t, from, "tmp/x", "etc/old", "etc/new/deep", "home/user/.profile", "l -> /etc/passwd", "dangling -> nowhere", odd)
-	old := time.Unix(1000000000, 5)
+// dress gives the files below from odd owners, modes and times, and adds more
+// kinds of files.
+func dress(t *testing.T, from string, old time.Time) {
+	t.Helper()
 	for name, mode := range map[string]os.FileMode{"etc/old": 0o4711 | os.ModeSetuid, "etc/new": 0o750, "etc/new/deep": 0o600} {
 		path := filepath.Join(from, name)
 		if err := os.Chown(path, 1234, 1234); err != nil {
@@ -87,6 +81,19 @@ func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
 	if _, err := sparse.WriteAt([]byte("end"), 4<<30); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
+	needRoot(t)
+	from, root := t.TempDir(), t.TempDir()
+	lay(t, root, "tmp/", "etc/old", "home/user/")
+	if err := os.Chmod(filepath.Join(root, "tmp"), os.ModeSticky|0o777); err != nil {
+		t.Fatal(err)
+	}
+	odd := "odd\nname\xff"
+	lay(t, from, "tmp/x", "etc/old", "etc/new/deep", "home/user/.profile", "l -> /etc/passwd", "dangling -> nowhere", odd)
+	old := time.Unix(1000000000, 5)
+	dress(t, from, old)
 
 	if err := copyTree(root, "/", from, account{uid: 1000, gid: 1001, home: "/home/user"}); err != nil {
 		t.Fatal(err)

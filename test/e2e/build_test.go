@@ -48,8 +48,21 @@ func testFaultyBuilds(t *testing.T, root string) {
 			wantNothingHalfMade(t, root)
 		})
 	}
+	testInterruptedBuilds(t, root)
+	if now := identity(t, image); now != good {
+		t.Errorf("a failed build touched the image: %s, want %s", now, good)
+	}
+	if now := identity(t, keys); now != goodKey {
+		t.Errorf("a failed build touched the keys: %s, want %s", now, goodKey)
+	}
+	wantHost(t, before)
+}
+
+// testInterruptedBuilds presses Ctrl-C in each phase of a build.
+func testInterruptedBuilds(t *testing.T, root string) {
+	const hook = "mos_demo/rootfs/box/hooks/90-broken"
 	t.Run("Ctrl-C in a hook that hangs", func(t *testing.T) {
-		script("#!/bin/sh\ntouch /opt/hanging\nsetsid sleep 4711 &\nsleep 4711\n", 0o755)()
+		write(t, root, hook, "#!/bin/sh\ntouch /opt/hanging\nsetsid sleep 4711 &\nsleep 4711\n", 0o755)
 		defer remove(t, root, hook)
 		hanging := func(string) bool {
 			return len(names(t, filepath.Join(root, "data/build/cache/pending/*/fs/opt/hanging"))) > 0
@@ -72,13 +85,6 @@ func testFaultyBuilds(t *testing.T, root string) {
 			wantNothingHalfMade(t, root)
 		})
 	}
-	if now := identity(t, image); now != good {
-		t.Errorf("a failed build touched the image: %s, want %s", now, good)
-	}
-	if now := identity(t, keys); now != goodKey {
-		t.Errorf("a failed build touched the keys: %s, want %s", now, goodKey)
-	}
-	wantHost(t, before)
 }
 
 // testMirrors gives the recipe mirrors that do not do their work.
