@@ -55,7 +55,12 @@ func (r *run) resumePaused(ctx context.Context) error {
 			return fmt.Errorf("%s is paused, and this libvirt cannot let it run on", t.FullID())
 		}
 		r.Step("letting %s run on", t.FullID())
-		if err := p.Resume(ctx, t.FullID()); err != nil {
+		err := p.Resume(ctx, t.FullID())
+		if err == nil {
+			continue
+		}
+		// It may have been about to start when it was looked at.
+		if dom, lookErr := r.runningDomain(ctx, r.daemon, t.FullID()); lookErr != nil || dom.State != virt.StateRunning {
 			return err
 		}
 	}
