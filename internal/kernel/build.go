@@ -151,7 +151,7 @@ func (b Builder) build(ctx context.Context, o Options) (Record, error) {
 		return Record{}, err
 	}
 	defer log.Close()
-	m := &making{Builder: b, plan: p, tree: t, log: log, obj: filepath.Join(b.Paths.KernelBuild(), "obj", p.arch.name+"-"+hashOf(t.ID))}
+	m := &making{Builder: b, plan: p, tree: t, log: log, obj: b.dir("obj", p.arch.name+"-"+hashOf(t.ID))}
 	r, err := m.run(ctx)
 	r.Key = key
 	if err == nil {
@@ -291,7 +291,8 @@ func (m *making) compile(ctx context.Context, r *Record) error {
 	started := time.Now()
 	p := newProgress(m.Streams, objectsIn(m.obj), m.expected(r.Symbols))
 	err = m.make(ctx, io.MultiWriter(m.log, m.Tool(), p), nil, fmt.Sprintf("-j%d", jobs), m.arch.target)
-	r.Objects, r.Seconds = p.end(), time.Since(started).Round(time.Second).Seconds()
+	p.end()
+	r.Objects, r.Seconds = objectsIn(m.obj), time.Since(started).Round(time.Second).Seconds()
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("compile: %w", buildHint(firstFault(err), m.log.Name()))
 	}

@@ -58,7 +58,7 @@ func newBench(t *testing.T) *bench {
 	b.write(filepath.Join(b.root, "conf/kernel/kernel.conf"), "version = 6.1\nfragments = base\n")
 	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\n")
 	b.write(filepath.Join(b.root, "conf/kernel/more.config"), "CONFIG_MORE=y\n")
-	for name, content := range map[string]string{"Makefile": "", "Kconfig": "", "scripts/kconfig/conf.c": "", "act": "echo '  CC      a.o'\necho '  AS      b.o'\n"} {
+	for name, content := range map[string]string{"Makefile": "", "Kconfig": "", "scripts/kconfig/conf.c": "", "act": "echo '  CC      a.o'\necho '  AS      b.o'\ntouch $obj/a.o $obj/b.o\n"} {
 		b.write(filepath.Join(b.src, name), content)
 	}
 	for _, program := range []string{"gcc", "ld", "bc", "bison", "flex", "perl", "xz"} {

@@ -83,7 +83,7 @@ func (b Builder) aptSource(ctx context.Context) (Tree, error) {
 	if found == nil {
 		return Tree{}, hint.Add(errors.New("apt knows no package linux-source"), "apt-get update, or give --source a folder or a tarball")
 	}
-	dir, err := b.emptyDir(filepath.Join(b.Paths.KernelBuild(), "download", "apt"))
+	dir, err := b.emptyDir(b.dir("download", "apt"))
 	if err != nil {
 		return Tree{}, err
 	}

@@ -64,7 +64,7 @@ func (b Builder) git(ctx context.Context, r repo) (Tree, error) {
 		return Tree{}, fmt.Errorf("%q is no commit: want 40 hexadecimal digits", r.commit)
 	}
 	sum := sha256.Sum256([]byte(r.url + " " + r.tag))
-	dir := filepath.Join(b.Paths.KernelBuild(), "src", "git-"+hex.EncodeToString(sum[:8]))
+	dir := b.dir("src", "git-"+hex.EncodeToString(sum[:8]))
 	if _, err := os.Stat(dir); err != nil {
 		if err := b.fetch(ctx, r, dir); err != nil {
 			return Tree{}, err
@@ -167,7 +167,7 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 	if want == "" {
 		return Tree{}, hint.Add(fmt.Errorf("%s cannot be verified: its sum is not known", url), "give it with --sha256")
 	}
-	dir := filepath.Join(b.Paths.KernelBuild(), "src", want[:16])
+	dir := b.dir("src", want[:16])
 	if _, err := os.Stat(dir); err == nil {
 		return Tree{Dir: dir, ID: "sha256-" + want, Origin: fmt.Sprintf("%s (sha256 %s)", url, want)}, nil
 	}
@@ -185,7 +185,7 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 	if !shaForm.MatchString(want) {
 		return "", fmt.Errorf("%q is no sha256: want 64 hexadecimal digits", want)
 	}
-	file := filepath.Join(b.Paths.KernelBuild(), "download", want[:16]+"-"+filepath.Base(url))
+	file := b.dir("download", want[:16]+"-"+filepath.Base(url))
 	if sum, err := sumOf(ctx, file); err == nil && sum == want {
 		return file, nil
 	}

@@ -39,7 +39,7 @@ func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (fil
 }
 
 func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (string, error) {
-	dir := filepath.Join(b.Paths.KernelBuild(), "prebuilt", sum[:16])
+	dir := b.dir("prebuilt", sum[:16])
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		part, err := b.emptyDir(dir + ".partial")
 		if err != nil {

@@ -23,7 +23,7 @@ type Record struct {
 	Asked   string    `json:"asked,omitempty"` // --source, as far as it holds on any day
 	With    []string  `json:"with,omitempty"`  // fragments beside those of kernel.conf
 	SHA256  string    `json:"sha256"`          // of the kernel's file
-	Objects int       `json:"objects"`         // files compiled for it
+	Objects int       `json:"objects"`         // object files it is made of
 	Symbols int       `json:"symbols"`         // that are built in
 	Seconds float64   `json:"seconds"`         // the last call of make took
 	Built   time.Time `json:"built"`

@@ -170,7 +170,7 @@ func (r ctxReader) Read(p []byte) (int, error) {
 
 // unpack returns the folder with a tarball's files, under that name.
 func (b Builder) unpack(ctx context.Context, file, name string) (string, error) {
-	dir := filepath.Join(b.Paths.KernelBuild(), "src", name)
+	dir := b.dir("src", name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -187,6 +187,16 @@ func (b Builder) unpack(ctx context.Context, file, name string) (string, error) 
 		return "", errors.Join(wordy(fmt.Errorf("unpack %s: %w", file, err)), os.RemoveAll(part))
 	}
 	return dir, errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+// dir is a place in the build folder, by the path that getcwd(2) gives: make
+// compiles all anew when it sees another path to the same files.
+func (b Builder) dir(elem ...string) string {
+	base := b.Paths.KernelBuild()
+	if real, err := filepath.EvalSymlinks(base); err == nil {
+		base = real
+	}
+	return filepath.Join(append([]string{base}, elem...)...)
 }
 
 // emptyDir makes a folder anew.

@@ -163,7 +163,7 @@ func testKernelGuest(t *testing.T, root, release string) {
 			t.Errorf("nft says %q to:\n%s", got, rules)
 		}
 	}
-	for _, link := range []string{"wireguard", "dummy", "bridge", "veth"} {
+	for _, link := range []string{"wireguard", "bridge", "veth"} {
 		if got := inGuest(t, root, kern, "unshare -Urn ip link add x0 type "+link+" && echo ok"); got != "ok" {
 			t.Errorf("a link of type %s: %q", link, got)
 		}
