@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"meros/internal/layout"
@@ -39,9 +40,12 @@ func (g Guests) Events(ctx context.Context, each func(Event) error) error {
 			return nil
 		}
 		if !ours[e.Domain] {
-			if ours, err = g.ours(ctx, d); err != nil {
+			now, err := g.ours(ctx, d)
+			if err != nil {
 				return err
 			}
+			// Added to, not replaced: one of ours may be gone whose end is yet to be told.
+			maps.Copy(ours, now)
 		}
 		if !ours[e.Domain] {
 			return nil
