@@ -54,18 +54,18 @@ ROUNDS      ?= 3
 
 test-kernel: DEPS = --with-kernel-build
 test-kernel: deps build ## compile the guests' kernel (8 min on two idle cores) and boot Debian and Alpine on it; needs root
-	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -v -run '^TestKernel$$' ./test/e2e/...
+	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -tags kernel -v -run '^TestKernel$$' ./test/e2e/...
 
 bench-boot: DEPS = --with-kernel-build
 bench-boot: deps build ## measure ROUNDS (3) times how fast kernels boot, side by side; needs root
-	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' MEROS_BENCH_BOOT=$(ROUNDS) $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -v -run '^TestBenchBoot$$' ./test/e2e/...
+	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' MEROS_BENCH_BOOT=$(ROUNDS) $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -tags kernel -v -run '^TestBenchBoot$$' ./test/e2e/...
 
 check: ## look for faults without running anything: format, vet, staticcheck, known vulnerabilities
 	@echo '$(TOOL) gofumpt -l $(SOURCES)'; \
 	unformatted=$$($(TOOL) gofumpt -l $(SOURCES)) || exit; \
 	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet $(PACKAGES) ./test/...
-	$(TOOL) staticcheck $(PACKAGES) ./test/...
+	$(GO) vet -tags kernel,bench $(PACKAGES) ./test/...
+	$(TOOL) staticcheck -tags kernel,bench $(PACKAGES) ./test/...
 	tools/vulncheck.sh $(TOOL) govulncheck $(PACKAGES)
 
 demo: deps build ## build the family mos_demo, boot it, use it, shut it down
@@ -92,7 +92,7 @@ bench-build: deps build ## compare builds with a bare mmdebstrap and cp, interle
 
 bench-session: DEPS = --with-xpra --for-tests
 bench-session: deps build ## compare sessions with ssh, scp and rsync, on a real guest; needs root
-	MEROS_E2E=1 MEROS_BENCH_SESSION=1 $(GO) test $(E2E_FLAGS) -run TestBenchSession -v ./test/e2e
+	MEROS_E2E=1 MEROS_BENCH_SESSION=1 $(GO) test $(E2E_FLAGS) -tags bench -run TestBenchSession -v ./test/e2e
 
 clean: ## remove what make build made; data/ stays
 	rm -rf bin

@@ -38,7 +38,8 @@ func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
 		want   []string
 	}{
 		"other suite of the host's mirrors": {
-			[]proctest.Call{{Line: indexTargets, Out: lists}}, family.Target{Release: "trixie"},
+			[]proctest.Call{{Line: indexTargets, Out: lists}},
+			family.Target{Release: "trixie"},
 			[]string{
 				"deb " + k + "http://mirror.example/debian trixie main",
 				"deb " + k + "http://mirror.example/debian trixie-updates main",
@@ -46,7 +47,8 @@ func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
 			},
 		},
 		"rolling": {
-			[]proctest.Call{{Line: indexTargets, Out: lists}}, family.Target{Release: "sid"},
+			[]proctest.Call{{Line: indexTargets, Out: lists}},
+			family.Target{Release: "sid"},
 			[]string{"deb " + k + "http://mirror.example/debian sid main"},
 		},
 		"recipe's mirror": {
@@ -55,7 +57,8 @@ func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
 			[]string{"deb " + k + "http://own.example/d bookworm main", "deb " + k + "http://own.example/d bookworm-updates main"},
 		},
 		"no lists downloaded": {
-			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info", Out: unknown}}, family.Target{},
+			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info", Out: unknown}},
+			family.Target{},
 			[]string{"deb " + k + "http://m.example/debian stable main", "deb " + k + "http://m.example/debian stable-updates main"},
 		},
 		"no apt": {

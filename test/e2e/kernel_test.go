@@ -1,3 +1,5 @@
+//go:build kernel
+
 package e2e
 
 import (
@@ -135,7 +137,7 @@ func kernelFamily(t *testing.T, root string) {
 // inGuest runs a line of shell as root of the guest, as far as it lets us.
 func inGuest(t *testing.T, root, id, line string) string {
 	t.Helper()
-	return strings.TrimSpace(meros(t, root, "exec", id, "--", "sh", "-c", line+" 2>&1").out)
+	return strings.TrimSpace(meros(t, root, "exec", id, "--", "sh", "-c", "exec 2>&1; "+line).out)
 }
 
 func testKernelGuest(t *testing.T, root, release string) {
@@ -197,6 +199,11 @@ func testOldDevices(t *testing.T, root string) {
 		t.Run(now, func(t *testing.T) {
 			replaceIn(t, root, file, dev, now)
 			dev = now
+			if strings.Contains(now, "scsi") {
+				const controller = `<controller type="scsi" model="virtio-scsi" />`
+				replaceIn(t, root, file, "<devices>", "<devices>"+controller)
+				defer replaceIn(t, root, file, "<devices>"+controller, "<devices>")
+			}
 			if strings.Contains(now, "sata") {
 				replaceIn(t, root, file, `<model type="virtio" />`, `<model type="e1000" />`)
 				defer replaceIn(t, root, file, `<model type="e1000" />`, `<model type="virtio" />`)
