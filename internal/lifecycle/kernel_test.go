@@ -15,6 +15,7 @@ import (
 func TestPanicked(t *testing.T) {
 	for console, want := range map[string]string{
 		"[    1.0] VFS: ok\r\n[    1.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n[    1.1] CPU: 0\r\n": "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
+		"---[ end Kernel panic - not syncing: Fatal exception ]---\r\n":                                                                         "Kernel panic - not syncing: Fatal exception",
 		"login: ": "",
 		"":        "",
 		"Kernel panic - not syncing: \x1b[31mred": `Kernel panic - not syncing: \x1b[31mred`,

@@ -107,7 +107,7 @@ func panicked(console string) string {
 		return ""
 	}
 	line, _, _ := strings.Cut(console[at:], "\n")
-	return ui.Clean(strings.TrimSpace(line))
+	return ui.Clean(strings.TrimSuffix(strings.TrimSpace(line), " ]---"))
 }
 
 // alive returns why a target's guest is none any more.

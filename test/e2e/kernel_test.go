@@ -175,19 +175,54 @@ func testKernelGuest(t *testing.T, root, release string) {
 // gatewayRules are what the packet filter of a gateway is made of.
 var gatewayRules = []string{
 	`table inet f {
-	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 } }
-	map m { type inet_service : verdict; elements = { 22 : accept } }
-	chain in { type filter hook input priority 0; policy drop; ct state established,related accept; iif lo accept
-		tcp dport vmap @m; ip saddr @s limit rate 3/second log prefix "x " group 1 counter; meta skuid 0 accept; fib daddr type local reject }
-	chain nat { type nat hook output priority -100; tcp dport 80 redirect to :9040; udp dport 53 dnat ip to 10.1.2.3:5353 }
-	chain post { type nat hook postrouting priority 100; oifname "eth0" masquerade }
-	chain mark { type route hook output priority -150; ct mark set 1; meta mark set 2; quota over 1 mbytes drop }
+	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
+	map m { type inet_service : verdict; elements = { 22 : accept }; }
+	chain in {
+		type filter hook input priority 0; policy drop;
+		ct state established,related accept
+		iif lo accept
+		tcp dport vmap @m
+		ip saddr @s limit rate 3/second log prefix "x " group 1 counter
+		fib daddr type local reject
+	}
+	chain nat {
+		type nat hook output priority -100;
+		meta skuid 0 accept
+		tcp dport 80 redirect to :9040
+		udp dport 53 dnat ip to 10.1.2.3:5353
+	}
+	chain post {
+		type nat hook postrouting priority 100;
+		oifname "eth0" masquerade
+	}
+	chain marked {
+		type route hook output priority -150;
+		ct mark set 1
+		meta mark set 2
+		quota over 1 mbytes drop
+	}
 }`,
 	`table bridge b {
-	chain f { type filter hook forward priority 0; policy drop; ether type arp accept; ip saddr 10.0.0.1 tcp dport 9050 accept; ct state established accept }
+	chain f {
+		type filter hook forward priority 0; policy drop;
+		ether type arp accept
+		ip saddr 10.0.0.1 tcp dport 9050 accept
+		ct state established accept
+	}
 }`,
-	`table netdev n { chain c { type filter hook ingress device lo priority 0; ip protocol icmp drop; } }`,
-	`table ip t { chain p { type filter hook prerouting priority -150; tcp dport 80 tproxy to :3129; socket transparent 1 accept; } }`,
+	`table netdev n {
+	chain c {
+		type filter hook ingress device lo priority 0;
+		ip protocol icmp drop
+	}
+}`,
+	`table ip t {
+	chain p {
+		type filter hook prerouting priority -150;
+		tcp dport 80 tproxy to :3129
+		socket transparent 1 accept
+	}
+}`,
 }
 
 // testOldDevices boots from the disks and cards that older recipes name.
