@@ -15,7 +15,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -28,12 +27,11 @@ type Proxy struct {
 	client  *http.Client
 	address string
 
-	mu    sync.Mutex
-	added []string // files that this proxy stored
+	fresh string // folder of what this build fetched, until it is known to be good
 }
 
 // Start starts a proxy that keeps its files in dir. Offline it asks no other
-// host, and answers 504 for what it does not have.
+// host, and answers 404 for what it does not have.
 func Start(dir string, offline bool) (*Proxy, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -46,8 +44,12 @@ func Start(dir string, offline bool) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("package store: %w", err)
 	}
+	fresh, err := os.MkdirTemp(dir, freshPrefix)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	p := &Proxy{
-		dir: dir, offline: offline, token: hex.EncodeToString(secret), address: l.Addr().String(),
+		dir: dir, fresh: fresh, offline: offline, token: hex.EncodeToString(secret), address: l.Addr().String(),
 		// No overall limit: packages may be large and mirrors slow. apt watches for a
 		// download that stalls.
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
@@ -67,16 +69,20 @@ func (p *Proxy) Env() []string {
 // file that made it fail must not do so for ever.
 func (p *Proxy) Close(keep bool) error {
 	err := p.server.Close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if keep {
-		return err
+		files, readErr := os.ReadDir(p.fresh)
+		err = errors.Join(err, readErr)
+		for _, f := range files {
+			if !strings.HasPrefix(f.Name(), partialPrefix) {
+				err = errors.Join(err, os.Rename(filepath.Join(p.fresh, f.Name()), filepath.Join(p.dir, f.Name())))
+			}
+		}
 	}
-	for _, file := range p.added {
-		err = errors.Join(err, os.Remove(file))
-	}
-	return err
+	return errors.Join(err, os.RemoveAll(p.fresh))
 }
+
+// Names in the folder of a proxy that are no kept answers.
+const freshPrefix, partialPrefix = "fresh-", "partial-"
 
 // ServeHTTP implements http.Handler for requests of the form that proxies get.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -96,24 +102,25 @@ func (p *Proxy) authorised(r *http.Request) bool {
 	return subtle.ConstantTimeCompare([]byte(r.Header.Get("Proxy-Authorization")), []byte(want)) == 1
 }
 
-// file is where the answer for an address is kept.
-func (p *Proxy) file(r *http.Request) string {
+// nameOf is the name under which the answer for an address is kept.
+func nameOf(r *http.Request) string {
 	sum := sha256.Sum256([]byte(r.URL.String()))
-	return filepath.Join(p.dir, hex.EncodeToString(sum[:])+path.Ext(r.URL.Path))
+	return hex.EncodeToString(sum[:]) + path.Ext(r.URL.Path)
 }
 
 func (p *Proxy) get(w http.ResponseWriter, r *http.Request) {
-	file := p.file(r)
+	name := nameOf(r)
 	if p.offline || immutable(r.URL.Path) {
-		if p.serveFile(w, r, file) {
+		if p.serveFile(w, r, filepath.Join(p.dir, name)) || p.serveFile(w, r, filepath.Join(p.fresh, name)) {
 			return
 		}
 	}
 	if p.offline {
-		http.Error(w, "not kept from an earlier build", http.StatusGatewayTimeout)
+		// Not a 5xx: apt would try those again and again.
+		http.Error(w, "not kept from an earlier build", http.StatusNotFound)
 		return
 	}
-	if err := p.fetch(w, r, file); err != nil {
+	if err := p.fetch(w, r, filepath.Join(p.fresh, name)); err != nil {
 		// Too late for a status if the answer has begun: cut the connection, so that
 		// a part is not taken for the whole.
 		panic(http.ErrAbortHandler)
@@ -176,7 +183,7 @@ func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, file string) error
 }
 
 func (p *Proxy) keep(w io.Writer, resp *http.Response, file string) error {
-	f, err := os.CreateTemp(p.dir, "partial-")
+	f, err := os.CreateTemp(p.fresh, partialPrefix)
 	if err != nil {
 		return err
 	}
@@ -191,17 +198,15 @@ func (p *Proxy) keep(w io.Writer, resp *http.Response, file string) error {
 	if changed, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		_ = os.Chtimes(f.Name(), changed, changed)
 	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.added = append(p.added, file)
-	return nil
+	return os.Rename(f.Name(), file)
 }
 
-// Sweep removes parts of downloads that a killed build left in dir, and returns
-// how many bytes dir holds.
+// staleTime is how long after its last download a folder of fresh files belongs
+// to no living build.
+const staleTime = 6 * time.Hour
+
+// Sweep removes what killed builds left in dir, and returns how many bytes dir
+// holds.
 func Sweep(dir string) (int64, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -216,8 +221,8 @@ func Sweep(dir string) (int64, error) {
 		if err != nil {
 			continue
 		}
-		if strings.HasPrefix(e.Name(), "partial-") && time.Since(info.ModTime()) > time.Hour {
-			_ = os.Remove(filepath.Join(dir, e.Name()))
+		if strings.HasPrefix(e.Name(), freshPrefix) && time.Since(info.ModTime()) > staleTime {
+			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
 			continue
 		}
 		total += info.Size()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"meros/internal/mirror"
 )
@@ -95,8 +96,8 @@ func TestKeepsPackagesAndAsksAnewForIndexes(t *testing.T) {
 			t.Errorf("offline %s = %d %q, %v, want %q", name, status, body, err, want)
 		}
 	}
-	if status, _, _ := through(t, off, peer.URL+"/pool/other.deb"); status != http.StatusGatewayTimeout {
-		t.Errorf("offline, unknown: %d, want 504", status)
+	if status, _, _ := through(t, off, peer.URL+"/pool/other.deb"); status != http.StatusNotFound {
+		t.Errorf("offline, unknown: %d, want 404", status)
 	}
 }
 
@@ -148,12 +149,41 @@ func TestServesOnlyItsBuild(t *testing.T) {
 	}
 }
 
-func TestSweepTakesOldParts(t *testing.T) {
+// An index that a build fetched anew and failed with must not take the place of
+// the one that a good build had.
+func TestFailedBuildKeepsWhatWasThere(t *testing.T) {
+	peer, dir := newPeer(t), t.TempDir()
+	for i, keep := range []bool{true, false} {
+		p := start(t, dir, false)
+		if _, body, _ := through(t, p, peer.URL+"/dists/x/InRelease"); body != fmt.Sprintf("index %d", i+1) {
+			t.Errorf("InRelease = %q", body)
+		}
+		if err := p.Close(keep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	off := start(t, dir, true)
+	defer off.Close(true)
+	if _, body, _ := through(t, off, peer.URL+"/dists/x/InRelease"); body != "index 1" {
+		t.Errorf("offline after a failed build: %q, want what the good one had", body)
+	}
+}
+
+func TestSweepTakesOldFolders(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "partial-1"), []byte("xx"), 0o644); err != nil {
+	for name, age := range map[string]time.Duration{"fresh-new": 0, "fresh-old": 24 * time.Hour} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		then := time.Now().Add(-age)
+		if err := os.Chtimes(filepath.Join(dir, name), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := mirror.Sweep(dir); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := mirror.Sweep(dir); n != 2 || err != nil {
-		t.Errorf("Sweep = %d, %v, want a fresh part kept", n, err)
+	if left, _ := os.ReadDir(dir); len(left) != 1 || left[0].Name() != "fresh-new" {
+		t.Errorf("left: %v, want only the folder of a build that may live", left)
 	}
 }
