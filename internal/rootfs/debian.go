@@ -95,7 +95,8 @@ func bootstrapHint(err error, b Bootstrap) error {
 		return hint.Add(err, "install %s, or run ./dist-conf.sh", b.Tool)
 	case strings.Contains(text, "404"), strings.Contains(text, "does not have a Release file"), strings.Contains(text, "No such script"):
 		return hint.Add(err, "the mirror has no suite %q: check release= and mirror= in the build XML", b.Suite)
-	case strings.Contains(text, "resolve"), strings.Contains(text, "Could not connect"), strings.Contains(text, "retrieving"):
+	case strings.Contains(text, "resolve"), strings.Contains(text, "Could not connect"), strings.Contains(text, "retrieving"),
+		strings.Contains(text, "Failed to fetch"):
 		return hint.Add(err, "the mirror cannot be reached: check the network, or name another with mirror= in the build XML")
 	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "not signed"):
 		return hint.Add(err, "the archive's signature cannot be checked: install the distribution's keyring package")

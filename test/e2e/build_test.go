@@ -71,7 +71,9 @@ func testInterruptedBuilds(t *testing.T, root string) {
 		wantFailure(t, r, 130)
 		wantNothingHalfMade(t, root)
 	})
-	for phase, word := range map[string]string{"bootstrap": "bootstrapping", "packages": "installing", "pack": "packing"} {
+	// In this order: what is packed is installed, and then not installed again.
+	for _, step := range [][2]string{{"bootstrap", "bootstrapping"}, {"packages", "installing"}, {"pack", "packing"}} {
+		phase, word := step[0], step[1]
 		t.Run("Ctrl-C in "+phase, func(t *testing.T) {
 			// Another suite or package makes these stages' keys new.
 			replaceIn(t, root, "mos_demo/build/box.xml", "<packages>less<", "<packages>less bc<")
