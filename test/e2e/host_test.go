@@ -173,7 +173,12 @@ func lookAtHost(t *testing.T) host {
 	t.Helper()
 	h := host{mounts: mountPoints(t), links: names(t, "/sys/class/net/*"), temps: names(t, filepath.Join(os.TempDir(), "meros-*"))}
 	if out, err := exec.Command("nft", "list", "tables").Output(); err == nil {
-		h.rules = strings.Split(string(out), "\n")
+		// libvirt makes tables of its own with its first network, and keeps them.
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "meros") {
+				h.rules = append(h.rules, line)
+			}
+		}
 	}
 	for _, file := range names(t, "/proc/[0-9]*/cmdline") {
 		line, err := os.ReadFile(file)
