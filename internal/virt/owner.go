@@ -103,16 +103,18 @@ func readMeta(e *etree.Element) (Owner, Mark) {
 	// Without a number the rank is 0: somebody has edited it, and the order is lost.
 	rank, _ := strconv.Atoi(e.SelectAttrValue("rank", ""))
 	started, _ := time.Parse(time.RFC3339, e.SelectAttrValue("started", ""))
-	return Owner{
+	owner := Owner{
 		Family: e.SelectAttrValue("family", ""),
 		Target: e.SelectAttrValue("target", ""),
 		Root:   e.SelectAttrValue("root", ""),
-	}, Mark{
+	}
+	mark := Mark{
 		Recipe:     e.SelectAttrValue("recipe", ""),
 		Rank:       rank,
 		Started:    started,
 		Disposable: e.SelectAttrValue("disposable", "") == "yes",
 	}
+	return owner, mark
 }
 
 // insertAfter makes a child element behind the first one called sibling, or in
