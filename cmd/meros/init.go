@@ -119,8 +119,8 @@ func guests(e *env) lifecycle.Guests {
 	return lifecycle.Guests{
 		Streams: e.Streams, Runner: e.Runner, Paths: e.Paths, Getenv: e.Getenv,
 		Dial: dialLibvirt(e),
-		Ready: func(ctx context.Context, t *family.Target) error {
-			return session.Ready(ctx, e.Paths, t, knockTime)
+		Ready: func(ctx context.Context, t *family.Target, passed func(session.Stage)) error {
+			return session.Ready(ctx, e.Paths, t, knockTime, passed)
 		},
 	}
 }

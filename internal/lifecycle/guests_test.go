@@ -17,6 +17,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/proc"
+	"meros/internal/session"
 	"meros/internal/ui"
 	"meros/internal/virt"
 )
@@ -161,7 +162,7 @@ const testURI = "test:///default"
 
 func TestInitAndShutdown(t *testing.T) {
 	b := newBench(t, testURI, pair())
-	b.Ready = func(_ context.Context, target *family.Target) error {
+	b.Ready = func(_ context.Context, target *family.Target, _ func(session.Stage)) error {
 		if target.Name != "a" {
 			t.Errorf("%s has no session, and is waited for", target.Name)
 		}
@@ -286,7 +287,7 @@ func TestImageMissing(t *testing.T) {
 func TestInterruptedWait(t *testing.T) {
 	b := newBench(t, testURI, pair())
 	ctx, cancel := context.WithCancel(t.Context())
-	b.Ready = func(ctx context.Context, _ *family.Target) error {
+	b.Ready = func(ctx context.Context, _ *family.Target, _ func(session.Stage)) error {
 		cancel()
 		<-ctx.Done()
 		return context.Cause(ctx)
@@ -300,14 +301,14 @@ func TestInterruptedWait(t *testing.T) {
 func TestTimeOut(t *testing.T) {
 	b := newBench(t, testURI, pair())
 	log := consoleLog(b.Paths, b.family+"-a")
-	b.Ready = func(context.Context, *family.Target) error {
+	b.Ready = func(context.Context, *family.Target, func(session.Stage)) error {
 		if err := os.WriteFile(log, []byte("first\r\n\r\n\x1b[31mlast\r\n"), 0o644); err != nil {
 			t.Error(err)
 		}
 		return errors.New("port closed")
 	}
 	err := b.init(t.Context(), InitOptions{Timeout: 300 * time.Millisecond})
-	b.wantError(err, "-a: no session within 300ms: port closed", "  first\n  \\x1b[31mlast", log, "--timeout")
+	b.wantError(err, `-a: no session within 300ms: it got as far as "domain running", not to "kernel up": port closed`, "  first\n  \\x1b[31mlast", log, "--timeout")
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		t.Errorf("the error is one of a context: %v", err)
 	}
@@ -316,7 +317,7 @@ func TestTimeOut(t *testing.T) {
 
 func TestGuestDiesWhileWaitedFor(t *testing.T) {
 	b := newBench(t, testURI, pair())
-	b.Ready = func(ctx context.Context, target *family.Target) error {
+	b.Ready = func(ctx context.Context, target *family.Target, _ func(session.Stage)) error {
 		domains, err := b.daemon.Domains(ctx)
 		if err != nil {
 			return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/proc"
+	"meros/internal/session"
 	"meros/internal/ui"
 	"meros/internal/virt"
 )
@@ -29,8 +29,8 @@ type Guests struct {
 }
 
 // Ready reports whether a session can be opened on a target: nil if so, else why
-// not yet.
-type Ready func(ctx context.Context, t *family.Target) error
+// not yet. passed is told of the stages that lie behind (session.Ready).
+type Ready func(ctx context.Context, t *family.Target, passed func(session.Stage)) error
 
 // InitOptions come from the call.
 type InitOptions struct {
@@ -148,7 +148,7 @@ func (r *run) startNetwork(ctx context.Context, n virt.NetworkDoc) error {
 func (r *run) startDomain(ctx context.Context, d domainStart) error {
 	id := d.target.FullID()
 	r.Step("starting %s", id)
-	if err := r.emptyConsoleLog(id); err != nil {
+	if err := r.freshConsoleLog(id); err != nil {
 		return err
 	}
 	if d.disposable {
@@ -166,23 +166,6 @@ func (r *run) startDomain(ctx context.Context, d domainStart) error {
 		return fmt.Errorf("start %s: %w", id, err)
 	}
 	return nil
-}
-
-const consoleSuffix = ".console"
-
-func consoleLog(p layout.Paths, fullID string) string { return p.Log(fullID + consoleSuffix) }
-
-// emptyConsoleLog makes the file that libvirt adds to, so that it is the
-// person's own. libvirt's log daemon bounds and rotates it.
-func (r *run) emptyConsoleLog(fullID string) error {
-	if err := os.Remove(consoleLog(r.Paths, fullID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("start %s: empty its console log: %w", fullID, err)
-	}
-	f, err := r.Paths.OpenLog(fullID + consoleSuffix)
-	if err != nil {
-		return fmt.Errorf("start %s: make its console log: %w", fullID, err)
-	}
-	return f.Close()
 }
 
 const (

@@ -12,20 +12,6 @@ import (
 	"meros/internal/ui"
 )
 
-func TestPanicked(t *testing.T) {
-	for console, want := range map[string]string{
-		"[    1.0] VFS: ok\r\n[    1.1] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\r\n[    1.1] CPU: 0\r\n": "Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)",
-		"---[ end Kernel panic - not syncing: Fatal exception ]---\r\n":                                                                         "Kernel panic - not syncing: Fatal exception",
-		"login: ": "",
-		"":        "",
-		"Kernel panic - not syncing: \x1b[31mred": `Kernel panic - not syncing: \x1b[31mred`,
-	} {
-		if got := panicked(console); got != want {
-			t.Errorf("panicked(%q) = %q, want %q", console, got, want)
-		}
-	}
-}
-
 func TestSetKernel(t *testing.T) {
 	targets := []*family.Target{{Family: "mos_a", Name: "b", Rootfs: true, Kernel: family.KernelDistro}}
 	got, err := SetKernel(targets, "source")

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -25,10 +23,6 @@ const (
 	knockEvery = 500 * time.Millisecond
 	// reportEvery is how often a wait says that it goes on.
 	reportEvery = 15 * time.Second
-	// consoleTail is how many lines of a guest's console an error shows.
-	consoleTail = 15
-	// consoleBytes bounds what is read for them.
-	consoleBytes = 64 << 10
 )
 
 // errTooLong ends a wait whose time is up.
@@ -47,13 +41,17 @@ func (r *run) wait(ctx context.Context, timeout time.Duration) error {
 	waiting, cancel := context.WithCancelCause(limited)
 	defer cancel(nil)
 
-	w := &waiter{run: r, started: time.Now(), timeout: timeout}
+	w := &waiter{run: r, timeout: timeout}
+	board := r.Board()
+	for _, t := range targets {
+		w.climb(board, t)
+	}
 	var watching, all sync.WaitGroup
-	watching.Go(func() { r.watch(waiting, cancel) })
+	watching.Go(func() { w.watch(waiting, cancel) })
 	faults := make([]error, len(targets))
-	for i, t := range targets {
+	for i, c := range w.climbing {
 		all.Go(func() {
-			if faults[i] = w.one(waiting, t); faults[i] != nil {
+			if faults[i] = w.one(waiting, c); faults[i] != nil {
 				cancel(faults[i])
 			}
 		})
@@ -61,6 +59,7 @@ func (r *run) wait(ctx context.Context, timeout time.Duration) error {
 	all.Wait()
 	cancel(nil)
 	watching.Wait()
+	board.Close()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -72,65 +71,108 @@ func (r *run) wait(ctx context.Context, timeout time.Duration) error {
 	return cause
 }
 
-// watch ends the wait when a guest is gone.
-func (r *run) watch(ctx context.Context, end context.CancelCauseFunc) {
-	for {
+// waiter waits for the guests of one run.
+type waiter struct {
+	*run
+	timeout  time.Duration
+	climbing []*waited
+}
+
+// waited is a target that is waited for.
+type waited struct {
+	*climber
+	target  *family.Target
+	console follower
+	boot    bootlog
+}
+
+func (w *waiter) climb(board *ui.Board, t *family.Target) {
+	c := newClimber(board.Line(t.FullID()), time.Now())
+	w.climbing = append(w.climbing, &waited{climber: c, target: t, console: follower{file: consoleLog(w.Paths, t.FullID())}})
+}
+
+// watch reads the guests' consoles, and ends the wait when one of them will never
+// be there.
+func (w *waiter) watch(ctx context.Context, end context.CancelCauseFunc) {
+	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(4 * pollEvery):
+		case <-time.After(pollEvery):
 		}
-		domains, err := r.daemon.Domains(ctx)
-		if err != nil {
-			if ctx.Err() == nil {
-				end(err)
-			}
-			return
-		}
-		for _, t := range r.targets {
-			if err := r.alive(t, domains); err != nil {
+		for _, c := range w.climbing {
+			if err := w.readConsole(c); err != nil {
 				end(err)
 				return
 			}
 		}
+		if round%4 != 3 {
+			continue
+		}
+		if err := w.alive(ctx); err != nil {
+			end(err)
+			return
+		}
 	}
 }
 
-// panicWords are how a kernel says that it has ended (panic() in kernel/panic.c).
-const panicWords = "Kernel panic - not syncing"
-
-// panicked returns the words with which a guest's kernel has ended, "" while it
-// has not. A guest that lies here harms only its own start.
-func panicked(console string) string {
-	at := strings.LastIndex(console, panicWords)
-	if at < 0 {
-		return ""
+// readConsole takes what a guest has printed, and returns why it will never be
+// ready.
+func (w *waiter) readConsole(c *waited) error {
+	c.console.read(&c.boot)
+	c.reach(c.boot.at)
+	if c.boot.fault == "" {
+		return nil
 	}
-	line, _, _ := strings.Cut(console[at:], "\n")
-	return ui.Clean(strings.TrimSuffix(strings.TrimSpace(line), " ]---"))
+	id := c.target.FullID()
+	return panicHint(w.withConsole(id, fmt.Errorf("%s: after %q: %s", id, c.now(), c.boot.fault)))
 }
 
 // alive returns why a target's guest is none any more.
-func (r *run) alive(t *family.Target, domains []virt.Domain) error {
-	id := t.FullID()
-	if words := panicked(readTail(consoleLog(r.Paths, id))); words != "" {
-		return r.withConsole(id, panicHint(fmt.Errorf("%s: %s", id, words)))
+func (w *waiter) alive(ctx context.Context) error {
+	domains, err := w.daemon.Domains(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
 	}
+	for _, t := range w.targets {
+		if err := w.aliveOne(t, domains); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *waiter) aliveOne(t *family.Target, domains []virt.Domain) error {
+	id := t.FullID()
 	for _, d := range domains {
 		if d.Name != id || !d.State.Active() {
 			continue
 		}
 		if d.State == virt.StatePaused || d.State == virt.StateCrashed {
-			return hint.Add(r.withConsole(id, fmt.Errorf("%s is %s", id, d.State)), "is the disk full? see `virsh domstate --reason %s`", id)
+			return stopped(w.withConsole(id, fmt.Errorf("%s is %s%s", id, d.State, because(d.Why))), id)
 		}
 		return nil
 	}
-	return r.withConsole(id, fmt.Errorf("%s powered off while it was waited for", id))
+	return w.withConsole(id, fmt.Errorf("%s powered off while it was waited for", id))
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+func stopped(err error, id string) error {
+	return hint.Add(err, "`virsh domstate --reason %s` says more; init lets a paused guest run on", id)
 }
 
 func panicHint(err error) error {
 	switch text := err.Error(); {
-	case strings.Contains(text, "Unable to mount root"):
+	case strings.Contains(text, "Unable to mount root"), strings.Contains(text, "no root file system"):
 		return hint.Add(err, "root= in the libvirt document has to name the image's partition: vda1 behind virtio, sda1 behind SATA and IDE; without an initrd a UUID= of the file system is not understood, PARTUUID= is")
 	case strings.Contains(text, "No working init"):
 		return hint.Add(err, "the image has no init for this kernel: is it built for another architecture?")
@@ -138,76 +180,60 @@ func panicHint(err error) error {
 	return err
 }
 
-type waiter struct {
-	*run
-	started time.Time
-	timeout time.Duration
-}
-
 // one knocks at a target until it lets in.
-func (w *waiter) one(ctx context.Context, t *family.Target) error {
+func (w *waiter) one(ctx context.Context, c *waited) (err error) {
+	defer func() {
+		if err != nil {
+			c.line.End("")
+		}
+	}()
 	said := time.Now()
 	var last error // what it said before the wait ended
 	for {
-		err := w.Ready(ctx, t)
+		err := w.Ready(ctx, c.target, c.passed)
 		if err == nil {
-			w.Step("%s is ready after %s", t.FullID(), time.Since(w.started).Round(100*time.Millisecond))
+			c.reach(rungLogin)
+			c.line.End("ready after %s", c.elapsed())
 			return nil
 		}
 		if errors.Is(err, session.ErrHostKey) || errors.Is(err, session.ErrNotBuilt) {
-			return err
+			return fmt.Errorf("after %q: %w", c.now(), err)
 		}
 		if ctx.Err() == nil {
 			last = err
-		}
-		if ctx.Err() == nil && time.Since(said) >= reportEvery {
-			said = time.Now()
-			w.Step("still waiting for %s, %s so far: %v", t.FullID(), time.Since(w.started).Round(time.Second), err)
+			c.knocked(err)
+			said = c.wait(said, err)
 		}
 		select {
 		case <-ctx.Done():
-			return w.gaveUp(ctx, t, last)
+			return w.gaveUp(ctx, c, last)
 		case <-time.After(knockEvery):
 		}
 	}
 }
 
+// wait says that the wait goes on, if it is time to, and returns when that was
+// said last.
+func (c *waited) wait(said time.Time, why error) time.Time {
+	words := []any{c.now(), c.elapsed().Round(time.Second), why}
+	if time.Since(said) < reportEvery {
+		c.line.Now(c.percent(), "%s, %s so far: %v", words...)
+		return said
+	}
+	c.line.Stage(c.percent(), "%s, %s so far: %v", words...)
+	return time.Now()
+}
+
 // gaveUp words why a wait ended: its time was up, or another guest's failure, or
 // the person, ended it.
-func (w *waiter) gaveUp(ctx context.Context, t *family.Target, last error) error {
+func (w *waiter) gaveUp(ctx context.Context, c *waited, last error) error {
 	if !errors.Is(context.Cause(ctx), errTooLong) {
 		return context.Cause(ctx)
 	}
-	err := fmt.Errorf("%s: no session within %s", t.FullID(), w.timeout)
+	id := c.target.FullID()
+	err := fmt.Errorf("%s: no session within %s: it got as far as %q, not to %q", id, w.timeout, c.now(), c.now()+1)
 	if last != nil {
 		err = fmt.Errorf("%w: %v", err, last)
 	}
-	return hint.Add(w.withConsole(t.FullID(), err), "give it more time with --timeout, or keep it running with --no-wait and look at its console")
-}
-
-// withConsole adds the last lines that a guest wrote to its console.
-func (r *run) withConsole(fullID string, err error) error {
-	file := consoleLog(r.Paths, fullID)
-	lines := lastLines(readTail(file), consoleTail)
-	if len(lines) == 0 {
-		return err
-	}
-	text := "\nthe last lines of its console, all of which is in " + file + ":"
-	for _, line := range lines {
-		text += "\n  " + ui.Clean(strings.ReplaceAll(line, "\r", ""))
-	}
-	return fmt.Errorf("%w%s", err, text)
-}
-
-func readTail(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return "" // no console is no fault of the guest's
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > consoleBytes {
-		_, _ = f.Seek(-consoleBytes, io.SeekEnd)
-	}
-	content, _ := io.ReadAll(io.LimitReader(f, consoleBytes))
-	return string(content)
+	return hint.Add(w.withConsole(id, err), "give it more time with --timeout, or keep it running with --no-wait and look at its console")
 }

@@ -58,13 +58,14 @@ func Dial(ctx context.Context, paths layout.Paths, t *family.Target) (*Conn, err
 
 // Ready reports whether a session can be opened: nil when a login was accepted
 // within limit, else a *DialError with the stage at which it stands, or the cause
-// of ctx's end.
-func Ready(ctx context.Context, paths layout.Paths, t *family.Target, limit time.Duration) error {
+// of ctx's end. passed is told of the stages that lie behind: StagePort when the
+// port is open, StageHostKey when the key is the pinned one.
+func Ready(ctx context.Context, paths layout.Paths, t *family.Target, limit time.Duration, passed func(Stage)) error {
 	d, err := newDialer(paths, t)
 	if err != nil {
 		return err
 	}
-	d.connect, d.handshake = limit, limit
+	d.connect, d.handshake, d.passed = limit, limit, passed
 	c, err := d.dial(ctx)
 	if err != nil {
 		return err
@@ -89,6 +90,8 @@ type dialer struct {
 	connect, handshake time.Duration // at most
 	every              time.Duration // a tick of the pulse
 
+	passed func(Stage) // told of each stage that lies behind
+
 	wrongKey error       // set when the host key is not the pinned one
 	asked    atomic.Bool // whether the client key was asked for
 }
@@ -100,7 +103,7 @@ func newDialer(paths layout.Paths, t *family.Target) (*dialer, error) {
 	}
 	d := &dialer{
 		target: t, addr: netip.AddrPortFrom(t.Addr, uint16(t.SSHPort)).String(),
-		connect: connectLimit, handshake: handshakeLimit, every: tick,
+		connect: connectLimit, handshake: handshakeLimit, every: tick, passed: func(Stage) {},
 	}
 	var err error
 	if d.client, d.pinned, err = clientKeys(paths, t.FullID()); err != nil {
@@ -114,6 +117,7 @@ func (d *dialer) dial(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, d.portError(ctx, err)
 	}
+	d.passed(StagePort)
 	return d.login(ctx, tcp)
 }
 
@@ -159,6 +163,7 @@ func (d *dialer) config() *ssh.ClientConfig {
 
 func (d *dialer) checkHostKey(_ string, _ net.Addr, key ssh.PublicKey) error {
 	if bytes.Equal(key.Marshal(), d.pinned.Marshal()) {
+		d.passed(StageHostKey)
 		return nil
 	}
 	d.wrongKey = fmt.Errorf("the host key is %s, not the pinned %s",

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -82,7 +83,7 @@ func TestDialChoosesChaCha(t *testing.T) {
 // stageOf calls Ready and returns the stage at which it stands.
 func stageOf(t *testing.T, g *guest) (Stage, error) {
 	t.Helper()
-	err := Ready(t.Context(), g.paths, g.target, time.Second)
+	err := Ready(t.Context(), g.paths, g.target, time.Second, func(Stage) {})
 	d, ok := errors.AsType[*DialError](err)
 	if !ok {
 		t.Fatalf("Ready: error %v, want a DialError", err)
@@ -95,8 +96,12 @@ func stageOf(t *testing.T, g *guest) (Stage, error) {
 
 func TestReady(t *testing.T) {
 	g := newGuest(t, nil)
-	if err := Ready(t.Context(), g.paths, g.target, time.Second); err != nil {
+	var passed []Stage
+	if err := Ready(t.Context(), g.paths, g.target, time.Second, func(s Stage) { passed = append(passed, s) }); err != nil {
 		t.Errorf("Ready = %v, want nil", err)
+	}
+	if want := []Stage{StagePort, StageHostKey}; !slices.Equal(passed, want) {
+		t.Errorf("it passed %v, want %v", passed, want)
 	}
 }
 

@@ -66,7 +66,7 @@ func startSSHD(t *testing.T) (layout.Paths, *family.Target) {
 	}()
 	t.Cleanup(func() { stop(); <-ended })
 	for range 50 {
-		err = Ready(t.Context(), paths, target, 2*time.Second)
+		err = Ready(t.Context(), paths, target, 2*time.Second, func(Stage) {})
 		if err == nil {
 			return paths, target
 		}

@@ -82,6 +82,14 @@ func (l *Line) Stage(percent int, format string, args ...any) {
 	l.bar.SetCurrent(int64(min(percent, 99)))
 }
 
+// Now is Stage for what changes all the time: it is said only where the line is
+// redrawn.
+func (l *Line) Now(percent int, format string, args ...any) {
+	if l.bar != nil {
+		l.Stage(percent, format, args...)
+	}
+}
+
 // End takes the line off the board and says how the work ended.
 func (l *Line) End(format string, args ...any) {
 	if l.bar != nil {

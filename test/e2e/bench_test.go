@@ -104,7 +104,7 @@ func copyImage(t *testing.T, from, to string) {
 	}
 }
 
-var readyAfter = regexp.MustCompile(kern + ` is ready after (\S+)`)
+var readyAfter = regexp.MustCompile(kern + `: ready after (\S+)`)
 
 // boot boots a fresh copy of the way's image and returns the seconds to a session.
 func boot(t *testing.T, root, images string, w way) float64 {
