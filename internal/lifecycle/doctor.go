@@ -50,6 +50,7 @@ func (d Doctor) Examine(ctx context.Context) []Check {
 		d.libvirt(ctx),
 		d.dnsmasq(),
 		d.dnsmasqDir(),
+		d.logs(),
 		d.kvmAccess(),
 		d.kvmWorks(ctx),
 	}
@@ -198,6 +199,16 @@ func (d Doctor) dnsmasqDir() Check {
 	default:
 		c.OK, c.Found = true, dir
 	}
+	return c
+}
+
+// logs finds settings by which a guest could fill the disk with what it prints.
+func (d Doctor) logs() Check {
+	c := Check{Name: "console logs", Mend: `set stdio_handler = "logd" in qemu.conf and max_size in virtlogd.conf, then restart libvirt`}
+	if err := virt.LogsBounded(); err != nil {
+		return c.fail("not kept: %v", err)
+	}
+	c.OK, c.Found = true, "bounded by libvirt's log daemon"
 	return c
 }
 

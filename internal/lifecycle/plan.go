@@ -42,6 +42,8 @@ type host struct {
 	has      virt.Resources
 	caps     virt.Capabilities
 	accel    virt.Accel
+
+	unbounded error // why guests' consoles are not kept: they could fill the disk
 }
 
 func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targets []*family.Target, o InitOptions) (plan, error) {
@@ -51,6 +53,9 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 		return p, err
 	}
 	p.accel = h.accel
+	if h.unbounded != nil {
+		p.warnings = append(p.warnings, fmt.Sprintf("consoles are not kept: %v", h.unbounded))
+	}
 	networks, err := g.networkDocs(f)
 	if err != nil {
 		return p, err
@@ -82,7 +87,7 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 }
 
 func (g Guests) look(ctx context.Context, d virt.Daemon, o InitOptions) (h host, err error) {
-	h.accel = virt.ChooseAccel(ctx, o.Accel)
+	h.accel, h.unbounded = virt.ChooseAccel(ctx, o.Accel), virt.LogsBounded()
 	if h.caps, err = d.Capabilities(ctx, h.accel); err != nil {
 		return h, err
 	}
@@ -131,6 +136,9 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 		FullID: id, Owner: virt.Owner{Family: f.Name, Target: t.Name, Root: g.root()},
 		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
 		Accel: h.accel, Host: h.caps, Want: o.Want, Has: h.has, Exists: exists,
+	}
+	if h.unbounded != nil {
+		guest.ConsoleLog = ""
 	}
 	if t.Imported && exists(g.Paths.CDROM(id)) {
 		guest.CDROM = g.Paths.CDROM(id)

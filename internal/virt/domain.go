@@ -60,6 +60,7 @@ func DomainDocument(xml []byte, g Guest) (Document, error) {
 	d.adapt()
 	d.ensureConsole()
 	d.ensureRandom()
+	d.trim()
 	d.collect()
 	d.out.Name = g.FullID
 	d.out.XML, err = text(doc)
