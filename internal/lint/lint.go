@@ -86,26 +86,6 @@ var rules = []rule{
 		fix: "check out a commit by its full hash",
 	},
 	{
-		in: libvirtFile, line: regexp.MustCompile(`<(hostdev|redirdev|shmem|filesystem)\b`),
-		what: "hands the guest a part of the host", why: "a device or folder of the host is a way out of the guest, past all filter rules",
-		fix: "take it out, or write down in the recipe's README why it has to be",
-	},
-	{
-		in: libvirtFile, line: regexp.MustCompile(`<qemu:(commandline|arg)\b`),
-		what: "passes arguments to QEMU by itself", why: "network cards made so pass by the policy",
-		fix: "use libvirt's own elements",
-	},
-	{
-		in: libvirtFile, line: regexp.MustCompile(`<(graphics|listen)\b[^>]*(listen|address)\s*=\s*['"](0\.0\.0\.0|::|\*)['"]`),
-		what: "the guest's screen is open to the network", why: "anybody who reaches the host sees it and types into it",
-		fix: `listen on 127.0.0.1, or have <graphics type="spice"><listen type="none"/></graphics>`,
-	},
-	{
-		in: libvirtFile, line: regexp.MustCompile(`<dhcp\b`),
-		what: "the network hands out addresses", why: "a policy binds each port to the recipe's address, and a guest may have got another",
-		fix: "give guests fixed addresses and take <dhcp> out",
-	},
-	{
 		in: included, line: regexp.MustCompile(`(?i)NOPASSWD:\s*ALL`),
 		what: "any program of the user becomes root", why: "what takes over the user's session has the whole guest at once",
 		fix: "name the commands that are needed",
@@ -175,6 +155,9 @@ func (l *linter) file(path, rel string, d fs.DirEntry) error {
 				l.add(rel, i+1, r.what, r.why, r.fix)
 			}
 		}
+	}
+	if libvirtFile(rel) {
+		l.libvirt(rel, content)
 	}
 	if nftFile(rel) || script(rel) {
 		l.acceptBeforeDNAT(rel, string(content))
