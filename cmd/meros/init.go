@@ -29,6 +29,7 @@ type initOptions struct {
 	timeout time.Duration
 
 	disposable bool
+	fresh      bool // refuse a guest that runs already
 	memory     size // of each guest; 0: the recipe's
 	cpus       int  // of each guest; 0: the recipe's
 	strict     bool
@@ -97,7 +98,7 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Want: want, Strict: o.strict})
+	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Fresh: o.fresh, Want: want, Strict: o.strict})
 }
 
 // loadGuests reads the recipe of a family, or of a full id, and returns the

@@ -22,7 +22,9 @@ type runOptions struct {
 	env      []string
 	detach   bool
 	noMaster bool
-	child    bool // the detached process itself
+
+	disposable bool // in a guest of its own, which is gone afterwards
+	child      bool // the detached process itself
 }
 
 func newRunCmd(e *env) *cobra.Command {
@@ -40,11 +42,16 @@ More is allowed by --allow, or <run allow="…"/> in the recipe: clipboard-to-gu
 clipboard-to-host, audio, microphone, webcam, printing, files, urls,
 notifications, dbus, tray.
 
+With --disposable the target is started for this program alone, from its image as
+it is, and when the program ends the guest and all that it wrote are gone. A target
+that runs already is refused.
+
 The exit status is the program's, 255 if the guest was not reached or the
 connection was lost.
 `,
 		Example: `  meros run mos_demo-box xterm
   meros run mos_sec-guest --allow audio,clipboard-to-guest firefox
+  meros run mos_sec-guest --disposable firefox
   meros run mos_sec-guest --detach thunar`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeTargets(e),
@@ -66,6 +73,7 @@ connection was lost.
 	flags.StringVar(&o.border, "border", "", "trust `colour` (default: the recipe's, else one of the target's own)")
 	flags.StringSliceVar(&o.allow, "allow", nil, "what windows may do more than show themselves, `FEATURE,…`")
 	flags.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	flags.BoolVar(&o.disposable, "disposable", false, "start a disposable guest for this program alone, and end it with the program")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "return once the program runs; its output goes to a log")
 	addMasterFlag(cmd, &o.noMaster)
 	flags.BoolVar(&o.child, "detached", false, "")
@@ -124,6 +132,14 @@ func runProgram(ctx context.Context, e *env, o runOptions) error {
 	if o.detach {
 		return detach(e, o)
 	}
+	if o.disposable {
+		return inDisposable(ctx, e, o.fullID, func() error { return runIn(ctx, e, o, ro, screen, t) })
+	}
+	return runIn(ctx, e, o, ro, screen, t)
+}
+
+// runIn runs the program in a guest that is there.
+func runIn(ctx context.Context, e *env, o runOptions, ro session.RunOptions, screen *session.Screen, t *family.Target) error {
 	// A socket of the guest that is forwarded here needs a connection of its own.
 	direct := o.noMaster || o.display == string(session.DisplayX11) || !screen.Shows(session.DisplayXpra)
 	c, err := dialTarget(ctx, e, t, direct)
@@ -146,8 +162,10 @@ func detach(e *env, o runOptions) error {
 		return err
 	}
 	argv := []string{self, "--root", e.Paths.Root, "run", o.fullID, "--detached", "--display", o.display}
-	if o.noMaster {
-		argv = append(argv, "--no-master")
+	for flag, set := range map[string]bool{"--no-master": o.noMaster, "--disposable": o.disposable} {
+		if set {
+			argv = append(argv, flag)
+		}
 	}
 	if o.border != "" {
 		argv = append(argv, "--border", o.border)

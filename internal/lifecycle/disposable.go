@@ -85,10 +85,15 @@ func (g Guests) familiesOfOverlays() ([]string, error) {
 }
 
 // sameKind returns why a guest that runs already is not what is asked for.
-func sameKind(d virt.Domain, disposable bool) error {
-	if !disposable || d.Mark.Disposable {
+func sameKind(d virt.Domain, o InitOptions) error {
+	var err error
+	switch {
+	case o.Fresh:
+		err = fmt.Errorf("%s runs already, and a fresh one is asked for", d.Name)
+	case o.Disposable && !d.Mark.Disposable:
+		err = fmt.Errorf("%s runs already, and what it writes stays", d.Name)
+	default:
 		return nil
 	}
-	return hint.Add(fmt.Errorf("%s runs already, and what it writes stays", d.Name),
-		"shut it down first: meros shutdown %s", d.Name)
+	return hint.Add(err, "shut it down first: meros shutdown %s", d.Name)
 }

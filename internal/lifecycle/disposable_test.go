@@ -64,6 +64,7 @@ func TestQEMUDisposable(t *testing.T) {
 	if err := b.init(t.Context(), InitOptions{Disposable: true}); err != nil {
 		t.Errorf("a second init = %v", err)
 	}
+	b.wantError(b.init(t.Context(), InitOptions{Disposable: true, Fresh: true}), id+" runs already, and a fresh one", "meros shutdown "+id)
 
 	// A second one on the same image, in another family.
 	other := newBench(t, qemuURI, map[string]string{"libvirt/box.xml": virttest.Domain})

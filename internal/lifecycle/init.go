@@ -41,6 +41,7 @@ type InitOptions struct {
 	Want       virt.Resources // what each guest is to have; 0 leaves it to the recipe
 	Strict     bool           // refuse what the recipe says and this host cannot do
 	Disposable bool           // what the guests write is thrown away when they stop
+	Fresh      bool           // refuse what runs already
 }
 
 // Init starts the networks that the targets need, the targets, and the family's

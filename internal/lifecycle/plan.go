@@ -188,7 +188,7 @@ func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there [
 			if d.State == virt.StatePaused {
 				p.paused = append(p.paused, t)
 			}
-			return sameKind(d, o.Disposable)
+			return sameKind(d, o)
 		}
 		return foreign("domain", doc.Name, d.Owner, own, string(d.State))
 	}
