@@ -36,8 +36,9 @@ type climber struct {
 	line    *ui.Line
 	started time.Time
 
-	mu sync.Mutex
-	at rung
+	mu   sync.Mutex
+	at   rung
+	said time.Time // when something was shown last
 }
 
 func newClimber(line *ui.Line, started time.Time) *climber {
@@ -60,10 +61,22 @@ func (c *climber) reach(r rung) {
 	if r <= c.at {
 		return
 	}
-	c.at = r
+	c.at, c.said = r, time.Now()
 	if r < rungLogin { // of which the end of the line tells
 		c.line.Stage(c.percent(), "%s after %s", r, c.elapsed())
 	}
+}
+
+// wait says that the guest is still on its rung, where nothing redraws the line
+// only now and then.
+func (c *climber) wait(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	show := c.line.Now
+	if time.Since(c.said) >= reportEvery {
+		show, c.said = c.line.Stage, time.Now()
+	}
+	show(c.percent(), "%s, %s so far: %v", c.at, c.elapsed().Round(time.Second), why)
 }
 
 func (c *climber) percent() int { return 100 * int(c.at-1) / int(rungLogin) }

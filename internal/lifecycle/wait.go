@@ -187,7 +187,6 @@ func (w *waiter) one(ctx context.Context, c *waited) (err error) {
 			c.line.End("")
 		}
 	}()
-	said := time.Now()
 	var last error // what it said before the wait ended
 	for {
 		err := w.Ready(ctx, c.target, c.passed)
@@ -202,7 +201,7 @@ func (w *waiter) one(ctx context.Context, c *waited) (err error) {
 		if ctx.Err() == nil {
 			last = err
 			c.knocked(err)
-			said = c.wait(said, err)
+			c.wait(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -210,18 +209,6 @@ func (w *waiter) one(ctx context.Context, c *waited) (err error) {
 		case <-time.After(knockEvery):
 		}
 	}
-}
-
-// wait says that the wait goes on, if it is time to, and returns when that was
-// said last.
-func (c *waited) wait(said time.Time, why error) time.Time {
-	words := []any{c.now(), c.elapsed().Round(time.Second), why}
-	if time.Since(said) < reportEvery {
-		c.line.Now(c.percent(), "%s, %s so far: %v", words...)
-		return said
-	}
-	c.line.Stage(c.percent(), "%s, %s so far: %v", words...)
-	return time.Now()
 }
 
 // gaveUp words why a wait ended: its time was up, or another guest's failure, or
