@@ -16,8 +16,16 @@ const (
 	qemuLockBytes = 200
 )
 
+// qemuLockWrite is the byte that whoever writes locks (BLK_PERM_WRITE).
+const qemuLockWrite = 101
+
 // InUse reports whether a QEMU has the image at path open. No image is not in use.
-func InUse(path string) (bool, error) {
+func InUse(path string) (bool, error) { return locked(path, qemuLockFirst, qemuLockBytes) }
+
+// IsWritten reports whether a QEMU has the image at path open to write it.
+func IsWritten(path string) (bool, error) { return locked(path, qemuLockWrite, 1) }
+
+func locked(path string, first, count int64) (bool, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -26,7 +34,7 @@ func InUse(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: qemuLockFirst, Len: qemuLockBytes}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Start: first, Len: count}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &lock); err != nil {
 		return false, fmt.Errorf("%s: ask for locks: %w", path, err)
 	}

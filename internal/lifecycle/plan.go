@@ -62,8 +62,9 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 	}
 	var faults []error
 	needed := map[string]bool{}
+	shares := g.shares(targets, h, o)
 	for _, t := range targets {
-		doc, err := g.domainDoc(f, t, networks, h, o)
+		doc, err := g.domainDoc(f, t, networks, h, shares[t.Name], o)
 		if err != nil {
 			faults = append(faults, err)
 			continue
@@ -83,6 +84,7 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 		networks = slices.DeleteFunc(networks, func(n virt.NetworkDoc) bool { return !needed[n.Name] })
 	}
 	faults = append(faults, g.planNetworks(&p, networks, h)...)
+	faults = append(faults, p.domainClashes(h)...)
 	return p, errors.Join(faults...)
 }
 
@@ -123,7 +125,7 @@ func (g Guests) networkDocs(f *family.Family) ([]virt.NetworkDoc, error) {
 
 // domainDoc returns a target's document, ready for libvirt; one without a name if
 // the recipe has none.
-func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.NetworkDoc, h host, o InitOptions) (virt.Document, error) {
+func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.NetworkDoc, h host, shareMiB int, o InitOptions) (virt.Document, error) {
 	if t.DomainFile == "" {
 		return virt.Document{}, nil
 	}
@@ -135,7 +137,7 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 	guest := virt.Guest{
 		FullID: id, Owner: virt.Owner{Family: f.Name, Target: t.Name, Root: g.root()},
 		Image: g.Paths.Image(id), ConsoleLog: consoleLog(g.Paths, id),
-		Accel: h.accel, Host: h.caps, Want: o.Want, Has: h.has, Exists: exists,
+		Accel: h.accel, Host: h.caps, Want: o.Want, Has: h.has, ShareMiB: shareMiB, Exists: exists,
 	}
 	if h.unbounded != nil {
 		guest.ConsoleLog = ""
@@ -198,7 +200,7 @@ func (g Guests) planDomain(p *plan, t *family.Target, doc virt.Document, there [
 	}
 	p.warnings = append(p.warnings, doc.Warnings...)
 	p.domains = append(p.domains, domainStart{t, doc, slices.Contains(doc.Files, g.Paths.Overlay(doc.Name))})
-	return g.checkFiles(t, doc)
+	return errors.Join(g.checkFiles(t, doc), g.checkLocks(doc, there))
 }
 
 // foreign words that libvirt has an object of a name of ours which we did not

@@ -24,6 +24,7 @@ type Guest struct {
 	Accel      Accel
 	Want       Resources // what the person wants it to have
 	Has        Resources // what the host has; zero is not known
+	ShareMiB   int       // of the host's memory, where others want some too; 0: all that a guest may have
 	Host       Capabilities
 	Exists     func(file string) bool // whether the host has a program
 }

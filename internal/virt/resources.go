@@ -46,6 +46,41 @@ const (
 	floorMiB = 256
 )
 
+// MemoryOf returns how much memory a recipe's domain asks for, in MiB; 0 if it
+// does not say.
+func MemoryOf(xml []byte) int {
+	doc, err := parseDocument(xml, "domain")
+	if err != nil {
+		return 0
+	}
+	e := doc.Root().SelectElement("memory")
+	if e == nil {
+		return 0
+	}
+	mib, _ := mebibytes(e)
+	return mib
+}
+
+// MemoryMiB is how much memory the domain may have.
+func (d Domain) MemoryMiB() int { return MemoryOf([]byte(d.XML)) }
+
+// Shares parts what the host has left for guests among those that ask for so much
+// each, in MiB: what they ask for if there is enough, else in proportion, none
+// below the floor. taken is what other guests have.
+func (r Resources) Shares(asked []int, taken int) []int {
+	left, sum := int(float64(r.MemoryMiB)*guestShare)-taken, 0
+	for _, a := range asked {
+		sum += a
+	}
+	shares := make([]int, len(asked))
+	for i, a := range asked {
+		if shares[i] = a; sum > left && a > floorMiB {
+			shares[i] = max(floorMiB, a*max(left, 0)/sum)
+		}
+	}
+	return shares
+}
+
 // fitResources gives the guest what the person asks for, and no more than the
 // host has.
 func (d *domain) fitResources() {
@@ -64,11 +99,15 @@ func (d *domain) fitMemory() {
 	}
 	asked, ok := mebibytes(e)
 	most := max(floorMiB, int(float64(d.Has.MemoryMiB)*guestShare))
+	with := ""
+	if d.ShareMiB > 0 && d.ShareMiB < min(asked, most) {
+		most, with = d.ShareMiB, " for it and the others"
+	}
 	if !ok || asked <= most {
 		return
 	}
 	d.setMemory(most)
-	d.warn("%s: it asks for %d MiB of memory, this host has %d: %d instead", d.FullID, asked, d.Has.MemoryMiB, most)
+	d.warn("%s: it asks for %d MiB of memory, this host has %d%s: %d instead", d.FullID, asked, d.Has.MemoryMiB, with, most)
 }
 
 func (d *domain) setMemory(mib int) {

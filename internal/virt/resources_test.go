@@ -1,6 +1,7 @@
 package virt
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -58,5 +59,41 @@ func TestNoSpice(t *testing.T) {
 				t.Errorf("%s: %s is left in\n%s", name, word, d.XML)
 			}
 		}
+	}
+}
+
+func TestShares(t *testing.T) {
+	host := Resources{MemoryMiB: 4096} // 3072 for guests
+	for _, c := range []struct {
+		asked []int
+		taken int
+		want  []int
+	}{
+		{[]int{1024, 2048}, 0, []int{1024, 2048}},
+		{[]int{1024, 2048}, 1, []int{1023, 2047}},
+		{[]int{4096, 2048}, 0, []int{2048, 1024}},
+		{[]int{6000, 300, 128}, 0, []int{2867, 256, 128}},
+		{[]int{1024, 512}, 9000, []int{256, 256}},
+		{nil, 0, []int{}},
+	} {
+		if got := host.Shares(c.asked, c.taken); !slices.Equal(got, c.want) {
+			t.Errorf("Shares(%v, %d) = %v, want %v", c.asked, c.taken, got, c.want)
+		}
+	}
+}
+
+func TestShareIsSaid(t *testing.T) {
+	g := testGuest()
+	g.Has, g.ShareMiB = Resources{MemoryMiB: 4096, CPUs: 2}, 700
+	xml := `<domain type="kvm"><memory unit="GiB">2</memory><os><type arch="x86_64">hvm</type></os><devices/></domain>`
+	d, err := DomainDocument([]byte(xml), g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(d.Warnings, "; "), "it asks for 2048 MiB of memory, this host has 4096 for it and the others: 700 instead"; !strings.Contains(got, want) {
+		t.Errorf("warnings %q, want %q", got, want)
+	}
+	if got := MemoryOf([]byte(d.XML)); got != 700 {
+		t.Errorf("it has %d MiB", got)
 	}
 }
