@@ -119,7 +119,7 @@ func showInfo(e *env, o infoOptions, i lifecycle.Info, only string) error {
 	case o.output == "json":
 		return printJSON(e.Out, i)
 	case only != o.name:
-		return printTarget(e.Out, i.Families[0].Targets[0])
+		return printTarget(e.Out, i.Families[0], i.Families[0].Targets[0])
 	}
 	return printFamilies(e, i)
 }
@@ -145,30 +145,42 @@ func printJSON(w io.Writer, v any) error {
 
 func printFamilies(e *env, i lifecycle.Info) error {
 	w := tabwriter.NewWriter(e.Out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tSTATE\tIMAGE\tBUILT\tKERNEL\tADDRESS")
+	fmt.Fprintln(w, "NAME\tSTATE\tIMAGE\tBUILT\tKERNEL\tADDRESS\tREMARKS")
 	for _, f := range i.Families {
 		if f.Fault != "" {
 			e.Warn("%s: %s", f.Name, f.Fault)
 		}
 		for _, t := range f.Targets {
 			size, built := imageColumns(t.Image)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", t.FullID, t.State, size, built, orDash(t.Kernel), orDash(address(t)))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", t.FullID, t.State, size, built, orDash(t.Kernel), orDash(address(t)), orDash(inShort(t)))
 		}
 		for _, n := range f.Networks {
-			fmt.Fprintf(w, "%s (network)\t%s\t-\t-\t-\t-\n", ui.Clean(n.Name), n.State)
+			fmt.Fprintf(w, "%s (network)\t%s\t-\t-\t-\t-\t-\n", ui.Clean(n.Name), n.State)
 		}
 	}
 	return w.Flush()
 }
 
-func printTarget(out io.Writer, t lifecycle.TargetInfo) error {
-	size, built := imageColumns(t.Image)
-	file := "none"
-	if t.Image != nil {
-		file = t.Image.File
-	}
+func printTarget(out io.Writer, f lifecycle.FamilyInfo, t lifecycle.TargetInfo) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	for _, row := range [][2]string{
+	rows := append(builtRows(t), runningRows(t)...)
+	for _, row := range append(rows, policyRows(f, t)...) {
+		fmt.Fprintf(w, "%s\t%s\n", row[0], orDash(row[1]))
+	}
+	return w.Flush()
+}
+
+// builtRows are what is known of a target whether it runs or not.
+func builtRows(t lifecycle.TargetInfo) [][2]string {
+	size, built := imageColumns(t.Image)
+	file, disk := "none", ""
+	if i := t.Image; i != nil {
+		file, disk = i.File, amount(uint64(i.Disk>>20), "MiB")
+		if i.Recipe == lifecycle.RecipeChanged {
+			built += ", and the recipe has changed since: meros build renews it"
+		}
+	}
+	return [][2]string{
 		{"target", t.FullID},
 		{"state", string(t.State)},
 		{"address", address(t)},
@@ -178,16 +190,37 @@ func printTarget(out io.Writer, t lifecycle.TargetInfo) error {
 		{"kernel from", t.Origin},
 		{"image", file},
 		{"size", size},
+		{"disk", disk},
 		{"built", built},
 		{"console log", t.Console},
+	}
+}
+
+// runningRows are what is known of a guest that runs.
+func runningRows(t lifecycle.TargetInfo) [][2]string {
+	return [][2]string{
 		{"running since", since(t)},
 		{"memory", amount(t.MemoryMiB, "MiB")},
 		{"processors", amount(uint64(t.CPUs), fmt.Sprintf("(%.1f s used)", t.CPUSeconds))},
+		{"written", amount(uint64(t.Written>>10), "KiB")},
 		{"remarks", remarks(t)},
-	} {
-		fmt.Fprintf(w, "%s\t%s\n", row[0], orDash(row[1]))
 	}
-	return w.Flush()
+}
+
+// policyRows are what the policy says of a target.
+func policyRows(f lifecycle.FamilyInfo, t lifecycle.TargetInfo) [][2]string {
+	if !f.Policy {
+		return [][2]string{{"policy", "none: nothing says whom it may reach"}}
+	}
+	state := "not loaded: nothing of the family runs"
+	if f.Filter != "" {
+		state = "its rules in the kernel: " + f.Filter
+	}
+	rows := [][2]string{{"policy", state}}
+	for _, line := range t.Policy {
+		rows = append(rows, [2]string{"allowed", line})
+	}
+	return rows
 }
 
 func since(t lifecycle.TargetInfo) string {
@@ -215,6 +248,24 @@ func remarks(t lifecycle.TargetInfo) string {
 	}
 	if t.Stale {
 		words = append(words, "stale: recipe or image have changed since it was started")
+	}
+	return strings.Join(words, "; ")
+}
+
+// inShort is the same in few words.
+func inShort(t lifecycle.TargetInfo) string {
+	var words []string
+	if t.Why != "" {
+		words = append(words, t.Why)
+	}
+	if t.Disposable {
+		words = append(words, "disposable")
+	}
+	if t.Stale {
+		words = append(words, "runs an older recipe or image")
+	}
+	if t.Image != nil && t.Image.Recipe == lifecycle.RecipeChanged {
+		words = append(words, "image is older than the recipe")
 	}
 	return strings.Join(words, "; ")
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meros/internal/family"
+	"meros/internal/image"
 	"meros/internal/virt"
 )
 
@@ -31,6 +32,7 @@ type FamilyInfo struct {
 	Fault    string        `json:"fault,omitempty"` // why the recipe was not read
 	Targets  []TargetInfo  `json:"targets"`
 	Networks []NetworkInfo `json:"networks"`
+	Policy   bool          `json:"policy"`           // whether the recipe says who may talk to whom
 	Filter   string        `json:"filter,omitempty"` // the filter rules, if any were loaded: ok, gone, changed or unknown
 }
 
@@ -48,6 +50,7 @@ type TargetInfo struct {
 	Address string     `json:"address,omitempty"`
 	SSHPort int        `json:"sshPort,omitempty"`
 	Console string     `json:"console,omitempty"` // the log of its serial console
+	Policy  []string   `json:"policy,omitempty"`  // what the family's policy allows from it and to it
 
 	// Of a guest that runs.
 	Why        string     `json:"why,omitempty"`        // why it is paused or crashed
@@ -57,13 +60,18 @@ type TargetInfo struct {
 	MemoryMiB  uint64     `json:"memoryMiB,omitempty"`
 	CPUs       int        `json:"cpus,omitempty"`
 	CPUSeconds float64    `json:"cpuSeconds,omitempty"` // of the host's processors
+	Written    int64      `json:"written,omitempty"`    // bytes of the host's disk that a disposable guest takes
 }
 
 // ImageInfo is a disk image.
 type ImageInfo struct {
 	File  string    `json:"file"`
 	Bytes int64     `json:"bytes"` // of the file; the guest sees a larger disk
+	Disk  int64     `json:"disk"`  // bytes of the disk that the guest sees; 0 if it cannot be read
 	Built time.Time `json:"built"`
+
+	// Whether a build would make the same image again: same, changed or unknown.
+	Recipe string `json:"recipe"`
 }
 
 // NetworkInfo is a libvirt network of a family.
@@ -102,7 +110,7 @@ func (g Guests) Info(ctx context.Context, only string) (Info, error) {
 		names = []string{only}
 	}
 	for _, name := range names {
-		f := g.familyInfo(name, n)
+		f := g.familyInfo(ctx, name, n)
 		f.Filter = g.filterNow(ctx, name)
 		info.Families = append(info.Families, f)
 	}
@@ -152,17 +160,18 @@ func (g Guests) running(ctx context.Context) (now, error) {
 	return n, nil
 }
 
-func (g Guests) familyInfo(name string, n now) FamilyInfo {
+func (g Guests) familyInfo(ctx context.Context, name string, n now) FamilyInfo {
 	out := FamilyInfo{Name: name, Targets: []TargetInfo{}, Networks: []NetworkInfo{}}
 	f, err := family.Load(g.Paths, name)
 	if err != nil {
 		out.Fault = firstLine(err)
 		f = &family.Family{Name: name}
 	}
+	out.Policy = f.Policy != nil
 	seen := map[string]bool{}
 	for _, t := range f.Targets {
 		seen[t.FullID()] = true
-		out.Targets = append(out.Targets, g.targetInfo(t, n))
+		out.Targets = append(out.Targets, g.targetInfo(ctx, f, t, n))
 	}
 	for _, net := range f.Networks {
 		seen[net.FullID] = true
@@ -189,11 +198,14 @@ func firstLine(err error) string {
 	return line
 }
 
-func (g Guests) targetInfo(t *family.Target, n now) TargetInfo {
+func (g Guests) targetInfo(ctx context.Context, f *family.Family, t *family.Target, n now) TargetInfo {
 	id := t.FullID()
 	out := TargetInfo{
 		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(kernelMode(g.Paths, t)),
-		Image: g.imageInfo(id), State: n.domain(id), User: t.User,
+		Image: g.imageInfo(id), State: n.domain(id), User: t.User, Policy: policyOf(f, t),
+	}
+	if out.Image != nil {
+		out.Image.Recipe = g.againstRecipe(ctx, t)
 	}
 	if t.HasSession() {
 		out.Address, out.SSHPort = t.Addr.String(), t.SSHPort
@@ -206,6 +218,9 @@ func (g Guests) targetInfo(t *family.Target, n now) TargetInfo {
 	}
 	if d, ok := n.domains[id]; ok {
 		out.addGuest(d, n.usage[id])
+		if d.Mark.Disposable {
+			out.Written = written(g.Paths.Overlay(id))
+		}
 		out.Stale = d.State.Active() && d.Mark.Recipe != g.recipeHash(t)
 	}
 	return out
@@ -228,7 +243,10 @@ func (g Guests) imageInfo(fullID string) *ImageInfo {
 	if err != nil {
 		return nil
 	}
-	out := &ImageInfo{File: file, Bytes: stat.Size(), Built: stat.ModTime().UTC().Truncate(time.Second)}
+	out := &ImageInfo{File: file, Bytes: stat.Size(), Built: stat.ModTime().UTC().Truncate(time.Second), Recipe: RecipeUnknown}
+	if disk, err := image.DiskBytes(file); err == nil { // it may be libvirt's user's own while the guest runs
+		out.Disk = disk
+	}
 	if record, err := ReadImageRecord(g.Paths, fullID); err == nil {
 		if !record.Built.IsZero() { // no image of meros's making
 			out.Built = record.Built

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/digitalocean/go-libvirt"
 
@@ -51,9 +52,10 @@ type Conn struct {
 	uri     string
 	sockets []string
 
-	mu  sync.Mutex
-	lib *libvirt.Libvirt
-	raw net.Conn
+	mu    sync.Mutex
+	lib   *libvirt.Libvirt
+	raw   net.Conn
+	known bool // whether a connection was ever made
 }
 
 // Dial connects to the libvirt of this host. uri is qemu:///system or a
@@ -107,7 +109,7 @@ func (c *Conn) open(ctx context.Context) (*libvirt.Libvirt, net.Conn, error) {
 	if c.lib != nil && c.lib.IsConnected() {
 		return c.lib, c.raw, nil
 	}
-	raw, err := c.connectSocket(ctx)
+	raw, err := c.reach(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,8 +120,30 @@ func (c *Conn) open(ctx context.Context) (*libvirt.Libvirt, net.Conn, error) {
 		_ = raw.Close()
 		return nil, nil, refused(ctx, err)
 	}
-	c.lib, c.raw = lib, raw
+	c.lib, c.raw, c.known = lib, raw, true
 	return lib, raw, nil
+}
+
+const (
+	// restartTime is how long a libvirt that was there a moment ago may be away: a
+	// restart takes it half a second, many times that on a busy host.
+	restartTime  = 10 * time.Second
+	restartEvery = 100 * time.Millisecond
+)
+
+// reach connects to a socket; to one that took a connection before it tries for a
+// while.
+func (c *Conn) reach(ctx context.Context) (net.Conn, error) {
+	for deadline := time.Now().Add(restartTime); ; {
+		raw, err := c.connectSocket(ctx)
+		if err == nil || !c.known || ctx.Err() != nil || time.Now().After(deadline) {
+			return raw, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartEvery):
+		}
+	}
 }
 
 type fixedDialer struct{ conn net.Conn }
@@ -214,6 +238,16 @@ func (c *Conn) call(ctx context.Context, f func(*libvirt.Libvirt) error) error {
 	c.cut(raw)
 	return hint.Add(fmt.Errorf("%w: the connection broke: %v", ErrUnreachable, err),
 		"see whether libvirt still runs: `meros doctor`")
+}
+
+// again is call for what may be done twice: it is, once, if the connection broke,
+// as when libvirt is restarted.
+func (c *Conn) again(ctx context.Context, f func(*libvirt.Libvirt) error) error {
+	err := c.call(ctx, f)
+	if errors.Is(err, ErrUnreachable) && ctx.Err() == nil {
+		return c.call(ctx, f)
+	}
+	return err
 }
 
 // cut forgets a connection, so that the next call makes a new one.

@@ -100,7 +100,8 @@ func stateOf(n int32) State {
 // Domains implements Daemon.
 func (c *Conn) Domains(ctx context.Context) ([]Domain, error) {
 	var all []Domain
-	err := c.call(ctx, func(lib *libvirt.Libvirt) error {
+	err := c.again(ctx, func(lib *libvirt.Libvirt) error {
+		all = nil
 		handles, _, err := lib.ConnectListAllDomains(1, libvirt.ConnectListDomainsActive|libvirt.ConnectListDomainsInactive)
 		for _, h := range handles {
 			d, descErr := describeDomain(lib, h)
@@ -134,7 +135,8 @@ func describeDomain(lib *libvirt.Libvirt, h libvirt.Domain) (Domain, error) {
 // Networks implements Daemon.
 func (c *Conn) Networks(ctx context.Context) ([]Network, error) {
 	var all []Network
-	err := c.call(ctx, func(lib *libvirt.Libvirt) error {
+	err := c.again(ctx, func(lib *libvirt.Libvirt) error {
+		all = nil
 		handles, _, err := lib.ConnectListAllNetworks(1, libvirt.ConnectListNetworksActive|libvirt.ConnectListNetworksInactive)
 		for _, h := range handles {
 			n, descErr := describeNetwork(lib, h)
@@ -204,7 +206,7 @@ func (c *Conn) DestroyNetwork(ctx context.Context, n Network) error {
 
 // end calls f, to which an object that is gone already is no fault.
 func (c *Conn) end(ctx context.Context, act string, f func(*libvirt.Libvirt) error) error {
-	err := c.call(ctx, f)
+	err := c.again(ctx, f)
 	if err == nil || isGone(err) {
 		return nil
 	}

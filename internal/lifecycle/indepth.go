@@ -1,0 +1,74 @@
+package lifecycle
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"meros/internal/family"
+)
+
+// What an image is to its recipe.
+const (
+	RecipeSame    = "same"
+	RecipeChanged = "changed" // a build would make another image
+	RecipeUnknown = "unknown" // it was brought, or the recipe's files cannot be read
+)
+
+// againstRecipe says what a target's image is to its recipe, as `build --plan`
+// would. It makes nothing.
+func (g Guests) againstRecipe(ctx context.Context, t *family.Target) string {
+	record, err := ReadImageRecord(g.Paths, t.FullID())
+	// Without keys there is no image of ours, and planning one would make them.
+	if err != nil || record.Key == "" || !t.Rootfs || !exists(g.Paths.HostKey(t.FullID())) {
+		return RecipeUnknown
+	}
+	w, err := Builder{Streams: g.Streams, Runner: g.Runner, Paths: g.Paths}.newWork(ctx, t)
+	switch {
+	case err != nil:
+		return RecipeUnknown
+	case w.upToDate():
+		return RecipeSame
+	}
+	return RecipeChanged
+}
+
+// written is how much of the disk a file takes, in bytes; 0 if it is not there.
+func written(file string) int64 {
+	stat, err := os.Stat(file)
+	if err != nil {
+		return 0
+	}
+	return stat.Size()
+}
+
+// policyOf words what a family's policy allows a target, a line each.
+func policyOf(f *family.Family, t *family.Target) []string {
+	if f.Policy == nil {
+		return nil
+	}
+	lines := []string{}
+	for _, a := range f.Policy.Allows {
+		if a.From != t.Name && a.To != t.Name && a.Via != t.Name {
+			continue
+		}
+		line := fmt.Sprintf("%s → %s", a.From, a.To)
+		if a.Via != "" {
+			line += " by way of " + a.Via
+		}
+		lines = append(lines, strings.TrimSpace(line+": "+a.Proto+portsOf(a.Ports)))
+	}
+	return lines
+}
+
+func portsOf(list []family.PortRange) string {
+	words := ""
+	for _, r := range list {
+		words += fmt.Sprintf(" %d", r.First)
+		if r.Last != r.First {
+			words += fmt.Sprintf("-%d", r.Last)
+		}
+	}
+	return words
+}
