@@ -40,6 +40,8 @@ type node struct {
 type link struct {
 	network, end *node
 	label        string // the address, if it is known
+
+	networkY, endY int // where it meets each
 }
 
 // allow is a line of the policy.
@@ -198,7 +200,7 @@ func (g *Graph) addTarget(f *family.Family, t *family.Target, hosts map[*node]ne
 		if to == nil {
 			continue
 		}
-		g.links = append(g.links, link{to, at, addressOn(f, t, i, to, hosts[to])})
+		g.links = append(g.links, link{network: to, end: at, label: addressOn(f, t, i, to, hosts[to])})
 	}
 	return nil
 }

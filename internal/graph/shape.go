@@ -38,23 +38,25 @@ func (n *node) svg(b *strings.Builder) {
 	}
 }
 
-// svg draws a link from side to side, with the address beside the target.
+// svg draws a link from side to side.
 func (l link) svg(b *strings.Builder) {
-	left, right := l.network, l.end
+	left, right, y1, y2 := l.network, l.end, l.networkY, l.endY
 	if left.x > right.x {
-		left, right = right, left
+		left, right, y1, y2 = right, left, y2, y1
 	}
-	x1, y1, x2, y2 := left.x+left.w, left.y+left.h/2, right.x, right.y+right.h/2
+	x1, x2 := left.x+left.w, right.x
 	fmt.Fprintf(b, `<path d="M%d %dC%d %d %d %d %d %d" fill="none" stroke="%s" stroke-width="2"/>`+"\n",
 		x1, y1, x1+columnGap/2, y1, x2-columnGap/2, y2, x2, y2, blue)
-	if l.label == "" {
-		return
+}
+
+// name writes a link's address beside the target, upon what crosses it.
+func (l link) name(b *strings.Builder) {
+	x, anchor := l.end.x-6, "end"
+	if l.end.x < l.network.x {
+		x, anchor = l.end.x+l.end.w+6, "start"
 	}
-	if l.end == right {
-		text(b, x2-6, y2-7, lineSize, "bold", blue, "end", l.label)
-	} else {
-		text(b, x1+6, y1-7, lineSize, "bold", blue, "start", l.label)
-	}
+	fmt.Fprintf(b, `<text x="%d" y="%d" font-size="%d" font-weight="bold" fill="%s" text-anchor="%s" stroke="#ffffff" stroke-width="4" paint-order="stroke">%s</text>`+"\n",
+		x, l.endY-6, lineSize, blue, anchor, html.EscapeString(l.label))
 }
 
 // outside ties the host to the internet where it forwards.
@@ -67,7 +69,7 @@ func (g *Graph) outside(b *strings.Builder) {
 	}
 	for _, n := range g.nodes {
 		if host != nil && n.kind == world && n != host {
-			link{n, host, ""}.svg(b)
+			link{network: n, end: host, networkY: n.y + n.h/2, endY: host.y + host.h/2}.svg(b)
 		}
 	}
 }
@@ -80,18 +82,34 @@ func (g *Graph) arrows(b *strings.Builder) {
 		bottom = max(bottom, n.y+n.h)
 	}
 	for i, a := range g.allows {
-		y := bottom + 18*(i+1)
-		x1, x2 := a.foot(a.from, i, len(g.allows)), a.foot(a.to, i, len(g.allows))
-		fmt.Fprintf(b, `<path d="M%d %dV%dH%dV%d" fill="none" stroke="%s" stroke-width="1.6" stroke-linejoin="round" marker-end="url(#arrow)"/>`+"\n",
-			x1, a.from.y+a.from.h, y, x2, a.to.y+a.to.h, green)
-		middle := (x1 + x2) / 2
-		fmt.Fprintf(b, `<circle cx="%d" cy="%d" r="9" fill="%s"/>`+"\n", middle, y, green)
-		text(b, middle, y+4, 11, "bold", "#ffffff", "middle", fmt.Sprint(i+1))
+		lane := bottom + 18*(i+1)
+		from, to := g.foot(a.from, i), g.foot(a.to, i)
+		fmt.Fprintf(b, `<path d="M%d %dH%dV%dH%dV%dH%d" fill="none" stroke="%s" stroke-width="1.6" stroke-linejoin="round" marker-end="url(#arrow)"/>`+"\n",
+			from.x, from.y, from.down, lane, to.down, to.y, to.x, green)
+		middle := (from.down + to.down) / 2
+		fmt.Fprintf(b, `<circle cx="%d" cy="%d" r="9" fill="%s"/>`+"\n", middle, lane, green)
+		text(b, middle, lane+4, 11, "bold", "#ffffff", "middle", fmt.Sprint(i+1))
 	}
 }
 
-// foot is where an arrow meets a box's lower side.
-func (a allow) foot(n *node, i, of int) int { return n.x + 16 + (n.w-32)*(i+1)/(of+1) }
+// foot is where an arrow meets a box, and where it goes down from there.
+type foot struct{ x, y, down int }
+
+// gutter is the room beside a column that n arrows take.
+func gutter(n int) int { return 8 + 8*n }
+
+// foot lets an arrow meet the lower side of a box with none below it, and else its
+// right side, so that no arrow runs behind a box that it has nothing to do with.
+func (g *Graph) foot(n *node, i int) foot {
+	share := func(from, length int) int { return from + length*(i+1)/(len(g.allows)+1) }
+	for _, m := range g.nodes {
+		if m.column == n.column && m.y > n.y {
+			return foot{n.x + n.w, share(n.y+n.h/2, n.h/2), n.x + n.w + gutter(i+1)}
+		}
+	}
+	x := share(n.x+12, n.w-24)
+	return foot{x, n.y + n.h, x}
+}
 
 func (g *Graph) list(b *strings.Builder, top int) {
 	text(b, margin, top+18, titleSize, "bold", ink, "", "What the policy allows; all else is dropped")

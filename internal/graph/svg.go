@@ -46,6 +46,11 @@ func (g *Graph) SVG() string {
 	for _, n := range g.nodes {
 		n.svg(&b)
 	}
+	for _, l := range g.links {
+		if l.label != "" {
+			l.name(&b)
+		}
+	}
 	if g.policy {
 		g.list(&b, listTop)
 	}
@@ -92,6 +97,40 @@ func (g *Graph) arrange() {
 		}
 		x += widest + columnGap
 	}
+	g.attach()
+}
+
+// attach spreads the links of a box's side over its height, in the order of what
+// they lead to.
+func (g *Graph) attach() {
+	type side struct {
+		n     *node
+		right bool
+	}
+	meets := map[side][]*link{}
+	for i := range g.links {
+		l := &g.links[i]
+		meets[side{l.network, l.end.x > l.network.x}] = append(meets[side{l.network, l.end.x > l.network.x}], l)
+		meets[side{l.end, l.network.x > l.end.x}] = append(meets[side{l.end, l.network.x > l.end.x}], l)
+	}
+	for s, list := range meets {
+		slices.SortStableFunc(list, func(a, b *link) int { return a.other(s.n).y - b.other(s.n).y })
+		for i, l := range list {
+			y := s.n.y + s.n.h*(i+1)/(len(list)+1)
+			if l.network == s.n {
+				l.networkY = y
+			} else {
+				l.endY = y
+			}
+		}
+	}
+}
+
+func (l *link) other(n *node) *node {
+	if l.network == n {
+		return l.end
+	}
+	return l.network
 }
 
 // columns counts the steps from the outside. What has no way to it begins anew at
@@ -161,6 +200,9 @@ func (g *Graph) extent() (width, height int) {
 	width = 2*margin + 12*len(g.family)
 	for _, n := range g.nodes {
 		width, height = max(width, n.x+n.w+margin), max(height, n.y+n.h)
+	}
+	if len(g.allows) > 0 {
+		width += gutter(len(g.allows))
 	}
 	if len(g.allows) > 0 {
 		height += 18 * (len(g.allows) + 1) // room for the arrows below
