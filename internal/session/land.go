@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,18 +27,46 @@ func local(err error) error {
 	return localFault{err}
 }
 
+// partials returns the hidden folders beside dest that pulls have left. The caller
+// holds dest's lock.
+func partials(dest string) []string {
+	parent, name := filepath.Split(dest)
+	dirs, _ := filepath.Glob(filepath.Join(globQuote(parent), "."+globQuote(name)+".*.partial"))
+	return dirs
+}
+
+// globQuote makes a path a pattern for itself.
+func globQuote(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
+}
+
+// staleDir returns the folder beside dest with which a pull that broke off can be
+// gone on with, or "". It has to be ours: dest may be where others write too.
+func staleDir(dest string) string {
+	newest, when := "", time.Time{}
+	for _, dir := range partials(dest) {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || info.ModTime().Before(when) {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
+			newest, when = dir, info.ModTime()
+		}
+	}
+	return newest
+}
+
 // freshDir makes an empty folder beside dest, for the owner only, and removes
-// what calls that were killed have left there. The caller holds dest's lock.
-func freshDir(paths layout.Paths, dest string) (string, error) {
+// what calls that broke off have left there, but for stale.
+func freshDir(paths layout.Paths, dest, stale string) (string, error) {
 	parent, name := filepath.Split(dest)
 	if err := paths.MkdirAll(filepath.Clean(parent), 0o700); err != nil {
 		return "", err
 	}
-	old, err := filepath.Glob(filepath.Join(parent, "."+name+".*.partial"))
-	if err != nil {
-		return "", err
-	}
-	for _, dir := range old {
+	for _, dir := range partials(dest) {
+		if dir == stale {
+			continue
+		}
 		if err := removeTree(dir); err != nil {
 			return "", err
 		}

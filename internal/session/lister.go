@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -17,12 +18,15 @@ const (
 	fxpInit     = 1
 	fxpVersion  = 2
 	fxpClose    = 4
+	fxpLstat    = 7
 	fxpOpendir  = 11
 	fxpReaddir  = 12
+	fxpStat     = 17
 	fxpReadlink = 19
 	fxpStatus   = 101
 	fxpHandle   = 102
 	fxpName     = 104
+	fxpAttrs    = 105
 )
 
 const (
@@ -125,6 +129,21 @@ func (l *lister) list(dir string, visit func(listed) error) error {
 			}
 		}
 	}
+}
+
+// lstat returns what a file, folder or link is; call is fxpLstat, or fxpStat to
+// have links followed.
+func (l *lister) lstat(call byte, file string) (listed, error) {
+	p, err := l.want(fxpAttrs, call, file)
+	if err != nil {
+		return listed{}, err
+	}
+	e := p.attrs()
+	if p.short {
+		return listed{}, errShort
+	}
+	e.name = path.Base(file)
+	return e, nil
 }
 
 // readlink returns where a link points.

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -67,6 +68,11 @@ func checkLink(rel, target string) error {
 	}
 	return nil
 }
+
+var partialForm = regexp.MustCompile(`^\.meros-[0-9A-Za-z-]{1,40}\.partial$`)
+
+// isPartial reports whether a name is one that a push gives to what is not whole.
+func isPartial(name string) bool { return partialForm.MatchString(name) }
 
 // shown returns a guest's name fit for a sentence: quoted, of bounded length.
 func shown(name string) string {

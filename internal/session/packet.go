@@ -53,8 +53,16 @@ func (p *packet) string() string { return string(p.take(uint64(p.uint32()))) }
 
 // listed takes one entry of SSH_FXP_NAME.
 func (p *packet) listed() listed {
-	e := listed{name: p.string()}
+	name := p.string()
 	p.take(uint64(p.uint32())) // the line that ls would print
+	e := p.attrs()
+	e.name = name
+	return e
+}
+
+// attrs takes attributes, as SSH_FXP_ATTRS has them.
+func (p *packet) attrs() listed {
+	var e listed
 	flags := p.uint32()
 	if flags&attrSize != 0 {
 		e.size = p.uint64()

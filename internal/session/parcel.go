@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,13 +17,14 @@ import (
 // maxFaults is how many faults of what is to be pushed are told at once.
 const maxFaults = 20
 
-// sent is a file, folder or link of the host that is to be pushed.
+// sent is a file, folder or link that is to be pushed.
 type sent struct {
-	file   string // on the host
+	file   string // where it is now
 	rel    string // below the folder in the guest
 	perm   fs.FileMode
 	mtime  time.Time
 	size   int64
+	holes  bool   // parts of it are not stored
 	target string // of a link
 }
 
@@ -31,12 +33,20 @@ type parcel struct {
 	folders, files, links []sent
 	bytes                 int64
 	faults                []error
+	open                  func(file string) (source, error)
+}
+
+// source is an open file of a parcel.
+type source interface {
+	io.Reader
+	io.ReaderAt
+	io.Closer
 }
 
 // pack takes stock of files and folders of the host and makes sure that all can
 // be read. Links that are named are followed, those in folders stay links.
 func pack(ctx context.Context, named []string) (*parcel, error) {
-	p, from := &parcel{}, map[string]string{}
+	p, from := &parcel{open: openLocal}, map[string]string{}
 	for _, file := range named {
 		base, err := baseName(file)
 		if err != nil {
@@ -44,7 +54,7 @@ func pack(ctx context.Context, named []string) (*parcel, error) {
 			continue
 		}
 		if other, taken := from[base]; taken {
-			p.faults = append(p.faults, fmt.Errorf("%s and %s would both be %s in the guest", other, file, base))
+			p.faults = append(p.faults, bothNamed(other, file, base))
 			continue
 		}
 		from[base] = file
@@ -60,6 +70,18 @@ func pack(ctx context.Context, named []string) (*parcel, error) {
 		return nil, hint.Add(err, "nothing was sent")
 	}
 	return p, nil
+}
+
+func bothNamed(one, other, base string) error {
+	return fmt.Errorf("%s and %s would both be %s in the guest", one, other, base)
+}
+
+func openLocal(file string) (source, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, localFault{err}
+	}
+	return f, nil
 }
 
 // baseName returns the name that a path of the host gets in the guest.
@@ -119,6 +141,7 @@ func (p *parcel) put(file, rel string, info fs.FileInfo) {
 	var err error
 	switch info.Mode().Type() {
 	case 0:
+		s.holes = hasHoles(info)
 		if err = readable(file); err == nil {
 			p.files, p.bytes = append(p.files, s), p.bytes+s.size
 		}

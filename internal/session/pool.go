@@ -36,3 +36,19 @@ func each[T any](ctx context.Context, items []T, do func(context.Context, T) err
 	workers.Wait()
 	return context.Cause(ctx)
 }
+
+// eachOf is each with all items at once.
+func eachOf[T any](ctx context.Context, items []T, do func(context.Context, T) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	for _, item := range items {
+		workers.Go(func() {
+			if err := do(ctx, item); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
+}

@@ -14,7 +14,8 @@ import (
 
 // Summary says what a push or pull did.
 type Summary struct {
-	Files, Folders, Links int
+	Files, Folders, Links int // files and links: those that were copied
+	Same, Deleted         int // files and links that were there already; entries that were removed
 	Bytes                 int64
 	Took                  time.Duration
 }
@@ -26,6 +27,12 @@ func (s Summary) String() string {
 	}
 	if s.Links > 0 {
 		parts = append(parts, number(s.Links, "link"))
+	}
+	if s.Same > 0 {
+		parts = append(parts, fmt.Sprintf("%d unchanged", s.Same))
+	}
+	if s.Deleted > 0 {
+		parts = append(parts, fmt.Sprintf("%d deleted", s.Deleted))
 	}
 	parts = append(parts, bytesOf(s.Bytes))
 	return fmt.Sprintf("%s in %.1f s", strings.Join(parts, ", "), s.Took.Seconds())
@@ -76,7 +83,7 @@ func showProgress(s *ui.Streams, what string, total int64) *progress {
 
 // moved counts n more bytes.
 func (p *progress) moved(n int) {
-	if p.bar != nil {
+	if p != nil && p.bar != nil {
 		p.bar.IncrBy(n)
 	}
 }
@@ -96,7 +103,6 @@ type counted struct {
 }
 
 // Write implements io.Writer.
-
 func (c counted) Write(b []byte) (int, error) {
 	if err := c.allow(len(b)); err != nil {
 		return 0, err

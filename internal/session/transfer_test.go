@@ -3,8 +3,10 @@ package session
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -106,13 +108,14 @@ func TestPushThenPull(t *testing.T) {
 	c := g.dial()
 	tree := filepath.Join(t.TempDir(), "tree")
 	makeTree(t, tree)
-	for range 2 { // the second replaces the first
+	for i := range 2 { // the second finds all there
 		done, where, err := Push(t.Context(), c, quiet(), []string{tree, tree + "/big"}, PushOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		want(t, "where", where, "mos_demo-box:~/mos-shared/")
-		want(t, "files, folders, links", []int{done.Files, done.Folders, done.Links}, []int{71, 5, 3})
+		counts := [][]int{{71, 5, 3, 0}, {0, 5, 0, 74}}
+		want(t, "files, folders, links, same", []int{done.Files, done.Folders, done.Links, done.Same}, counts[i])
 	}
 	perm := func(info fs.FileInfo) fs.FileMode { return info.Mode().Perm() }
 	if d := cmp.Diff(describe(t, tree, perm), describe(t, filepath.Join(g.home, "mos-shared", "tree"), perm)); d != "" {
@@ -283,28 +286,343 @@ func endless(t *testing.T, file string) {
 	}
 }
 
-func TestPushCancelled(t *testing.T) {
-	g := newGuest(t, nil)
-	c := g.dial()
-	file := filepath.Join(t.TempDir(), "file")
-	endless(t, file)
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for {
-			if found, _ := filepath.Glob(g.home + "/mos-shared/.meros-*.partial"); found != nil {
-				cancel()
+// largeContent is so much that no push of it is over at once.
+func largeContent(mib int) []byte {
+	b := make([]byte, mib<<20)
+	for i := 0; i < len(b); i += 8 {
+		binary.LittleEndian.PutUint64(b[i:], rand.Uint64())
+	}
+	return b
+}
+
+// awaitSize waits until a file that the pattern matches has that many bytes.
+func awaitSize(pattern string, size int64) {
+	for range 5000 {
+		found, _ := filepath.Glob(pattern)
+		for _, file := range found {
+			if info, err := os.Stat(file); err == nil && info.Size() >= size {
 				return
 			}
-			time.Sleep(time.Millisecond)
 		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// breakPush has a push break off once the guest has that many bytes of the file.
+func breakPush(t *testing.T, g *guest, file string, size int64) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		awaitSize(g.home+"/mos-shared/.meros-*.partial", size)
+		cancel()
 	}()
-	within(t, 8*time.Second, "push", func() {
-		if _, _, err := Push(ctx, c, quiet(), []string{file}, PushOptions{}); !errors.Is(err, context.Canceled) {
+	within(t, 20*time.Second, "push", func() {
+		if _, _, err := Push(ctx, g.dial(), quiet(), []string{file}, PushOptions{}); !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v, want the context's", err)
 		}
 	})
-	entries, _ := os.ReadDir(g.home + "/mos-shared")
-	want(t, "entries left in the guest", len(entries), 0)
+}
+
+func TestPushCancelled(t *testing.T) {
+	g := newGuest(t, nil)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, largeContent(7), 0o644); err != nil { // too little to be kept
+		t.Fatal(err)
+	}
+	g.shared()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := Push(ctx, g.dial(), quiet(), []string{file}, PushOptions{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want the context's", err)
+	}
+	onlyChild(t, g.home, "mos-shared")
+	noPartials(t, g.home)
+}
+
+func TestPushGoesOn(t *testing.T) {
+	g := newGuest(t, nil)
+	g.shared()
+	file, content := filepath.Join(t.TempDir(), "file"), largeContent(96)
+	if err := os.WriteFile(file, content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for _, spoil := range []bool{false, true} {
+		breakPush(t, g, file, 24<<20)
+		left, _ := filepath.Glob(g.home + "/mos-shared/.meros-*.partial")
+		want(t, "parts left", len(left), 1)
+		if info, err := os.Stat(g.home + "/mos-shared/file"); err == nil {
+			t.Fatalf("in place is %v, of a push that broke off", info)
+		}
+		if spoil {
+			f, err := os.OpenFile(left[0], os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte("spoilt"), 5<<20); err != nil {
+				t.Fatal(err)
+			}
+			_ = f.Close()
+		}
+		done, _, err := Push(t.Context(), g.dial(), quiet(), []string{file}, PushOptions{Checksum: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resumed := done.Bytes < int64(len(content)); resumed == spoil {
+			t.Errorf("spoilt %t: the second push sent %d of %d bytes", spoil, done.Bytes, len(content))
+		}
+		if got, err := os.ReadFile(g.home + "/mos-shared/file"); err != nil || !bytes.Equal(got, content) {
+			t.Errorf("the file is not what was pushed: %d bytes, %v", len(got), err)
+		}
+		onlyChild(t, g.home+"/mos-shared", "file")
+		if err := os.Remove(g.home + "/mos-shared/file"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPushOnlyWhatDiffers(t *testing.T) {
+	g := newGuest(t, nil)
+	c, tree := g.dial(), filepath.Join(t.TempDir(), "tree")
+	makeTree(t, tree)
+	push := func(o PushOptions) Summary {
+		t.Helper()
+		done, _, err := Push(t.Context(), c, quiet(), []string{tree}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	push(PushOptions{})
+	in := filepath.Join(g.home, "mos-shared", "tree")
+	now := time.Now()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(in+"/many/07", []byte("longer"), 0o600)) // another size
+	must(os.Chtimes(in+"/many/08", now, now))                  // another time
+	must(os.Chmod(in+"/many/09", 0o600))                       // another mode
+	must(os.WriteFile(in+"/extra", nil, 0o600))                // ours no more
+	must(os.MkdirAll(in+"/more/and/more\nstill", 0o700))       // a folder
+	must(os.Remove(in + "/sub/link"))                          // another link
+	must(os.Symlink("/elsewhere", in+"/sub/link"))             //
+	var out bytes.Buffer
+	_, _, err := Push(t.Context(), c, &ui.Streams{Out: &out, Err: io.Discard}, []string{tree}, PushOptions{DryRun: true, Delete: true})
+	must(err)
+	want(t, "dry run", out.String(), "send tree/many/07\nsend tree/many/08\nsend tree/sub/link\ndelete tree/extra\ndelete tree/more\n")
+	if _, err := os.Stat(in + "/extra"); err != nil {
+		t.Error("a dry run deleted something")
+	}
+	done := push(PushOptions{Delete: true})
+	want(t, "files, links, same, deleted", []int{done.Files, done.Links, done.Same, done.Deleted}, []int{2, 1, 70, 2})
+	perm := func(info fs.FileInfo) fs.FileMode { return info.Mode().Perm() }
+	if d := cmp.Diff(describe(t, tree, perm), describe(t, in, perm)); d != "" {
+		t.Errorf("in the guest (-want +got):\n%s", d)
+	}
+	// The same size and time, other bytes: only a hash tells.
+	when, err := os.Stat(tree + "/many/10")
+	must(err)
+	must(os.WriteFile(in+"/many/10", []byte{99}, 0o644))
+	must(os.Chtimes(in+"/many/10", when.ModTime(), when.ModTime()))
+	want(t, "files by time", push(PushOptions{}).Files, 0)
+	want(t, "files by hash", push(PushOptions{Checksum: true}).Files, 1)
+	want(t, "files by hash", push(PushOptions{Checksum: true}).Files, 0)
+}
+
+func TestPushIntoATreeThatIsThere(t *testing.T) {
+	g := newGuest(t, nil)
+	tree := filepath.Join(t.TempDir(), "tree")
+	makeTree(t, tree)
+	in := filepath.Join(g.shared(), "tree")
+	if err := os.MkdirAll(in+"/many/theirs", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Push(t.Context(), g.dial(), quiet(), []string{tree}, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(in + "/many/theirs"); err != nil {
+		t.Errorf("what the guest had is gone: %v", err)
+	}
+	_ = os.Remove(in + "/many/theirs")
+	when := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	_ = os.Chtimes(in+"/many", when, when)
+	perm := func(info fs.FileInfo) fs.FileMode { return info.Mode().Perm() }
+	if d := cmp.Diff(describe(t, tree, perm), describe(t, in, perm)); d != "" {
+		t.Errorf("in the guest (-want +got):\n%s", d)
+	}
+	noPartials(t, g.home)
+}
+
+// makeHoles makes a file of a MiB, a hole, and some bytes.
+func makeHoles(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at, b := range map[int64][]byte{0: largeContent(1), 40 << 20: []byte("end")} {
+		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Truncate(50 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := f.Stat(); err != nil || !hasHoles(info) {
+		t.Skip("this file system keeps no holes")
+	}
+}
+
+func TestHolesStayHoles(t *testing.T) {
+	g := newGuest(t, nil)
+	c, dir := g.dial(), filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	makeHoles(t, dir+"/holes")
+	for i := range 2 * archiveFrom { // by SFTP, and by archive
+		if i == archiveFrom {
+			for n := range archiveFrom {
+				if err := os.WriteFile(fmt.Sprintf("%s/%d", dir, n), []byte("x"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if i%archiveFrom > 0 {
+			continue
+		}
+		if _, _, err := Push(t.Context(), c, quiet(), []string{dir}, PushOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(g.paths.Shared("mos_demo-box")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range []string{g.home + "/mos-shared/d/holes", g.paths.Shared("mos_demo-box") + "/d/holes"} {
+			sameContent(t, dir+"/holes", file)
+			if info, err := os.Stat(file); err != nil || !hasHoles(info) {
+				t.Errorf("%s has no holes: %v", file, err)
+			}
+		}
+	}
+}
+
+func sameContent(t *testing.T, one, other string) {
+	t.Helper()
+	a, err := os.ReadFile(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(other); err != nil || !bytes.Equal(a, b) {
+		t.Errorf("%s is not %s: %d and %d bytes, %v", other, one, len(b), len(a), err)
+	}
+}
+
+func TestPullOnlyWhatDiffers(t *testing.T) {
+	g := newGuest(t, nil)
+	makeTree(t, filepath.Join(g.shared(), "tree"))
+	c, dest := g.dial(), g.paths.Shared("mos_demo-box")
+	pull := func(o PullOptions) Summary {
+		t.Helper()
+		done, err := Pull(t.Context(), c, g.paths, quiet(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	pull(PullOptions{})
+	before := describe(t, dest, pulledMode)
+	done := pull(PullOptions{})
+	want(t, "files, same", []int{done.Files, done.Same}, []int{0, 70})
+	if d := cmp.Diff(before, describe(t, dest, pulledMode)); d != "" {
+		t.Errorf("pulled again (-want +got):\n%s", d)
+	}
+	in := filepath.Join(g.home, "mos-shared", "tree")
+	when := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	for _, err := range []error{
+		os.WriteFile(in+"/many/07", []byte("longer"), 0o644), os.Remove(in + "/many/08"),
+		os.WriteFile(in+"/many/09", []byte{77}, 0o644), os.Chtimes(in+"/many/09", when, when),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if _, err := Pull(t.Context(), c, g.paths, &ui.Streams{Out: &out, Err: io.Discard}, PullOptions{DryRun: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "get tree/many/07\n") || !strings.Contains(got, "delete tree/many/08\n") || strings.Count(got, "get ") != 1 {
+		t.Errorf("a dry run says:\n%s", got)
+	}
+	want(t, "files by time", pull(PullOptions{}).Files, 1)
+	want(t, "files by hash", pull(PullOptions{Checksum: true}).Files, 1)
+	if d := cmp.Diff(describe(t, in, pulledMode), describe(t, dest+"/tree", pulledMode)); d != "" {
+		t.Errorf("pulled (-want +got):\n%s", d)
+	}
+	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
+}
+
+func TestPullGoesOn(t *testing.T) {
+	g := newGuest(t, nil)
+	content := largeContent(96)
+	if err := os.WriteFile(filepath.Join(g.shared(), "file"), content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	dest := g.paths.Shared("mos_demo-box")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		awaitSize(filepath.Dir(dest)+"/.*.partial/file", 24<<20)
+		cancel()
+	}()
+	if _, err := Pull(ctx, g.dial(), g.paths, quiet(), PullOptions{}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want the context's", err)
+	}
+	done, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{Checksum: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done.Bytes == 0 || done.Bytes >= int64(len(content)) {
+		t.Errorf("the second pull took %d of %d bytes", done.Bytes, len(content))
+	}
+	sameContent(t, filepath.Join(g.home, "mos-shared/file"), dest+"/file")
+	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
+}
+
+func TestPullFromAndTo(t *testing.T) {
+	g := newGuest(t, nil)
+	makeTree(t, filepath.Join(g.shared(), "tree"))
+	c, dir := g.dial(), t.TempDir()
+	pull := func(from, to string, replace bool) error {
+		_, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{From: from, To: to, Delete: replace})
+		return err
+	}
+	for range 2 { // the second replaces what the first has made
+		if err := pull("mos-shared/tree/sub/deep", dir+"/deep", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sameContent(t, g.home+"/mos-shared/tree/sub/deep/ü ✓", dir+"/deep/ü ✓")
+	if err := pull("~/mos-shared/tree/a", dir+"/one", false); err != nil {
+		t.Fatal(err)
+	}
+	onlyChild(t, dir+"/one", "a")
+	if err := os.WriteFile(dir+"/precious", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := pull("", dir, false); err == nil || !strings.Contains(err.Error(), "holds something") {
+		t.Errorf("error %v, want that the folder holds something", err)
+	}
+	if err := pull("", "/", true); err == nil {
+		t.Error("a pull replaces /")
+	}
+	if err := pull("nowhere", dir+"/x", false); err == nil || !strings.Contains(err.Error(), "no folder ~/nowhere") {
+		t.Errorf("error %v", err)
+	}
 }
 
 func TestPullCancelled(t *testing.T) {
@@ -330,7 +648,6 @@ func TestPullCancelled(t *testing.T) {
 			t.Errorf("error %v, want the context's", err)
 		}
 	})
-	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
 	onlyChild(t, dest, "former")
 }
 

@@ -36,12 +36,32 @@ type walker struct {
 	base    string // the folder in the guest
 	limits  PullOptions
 	entries int
+	top     listed // the folder that one was asked for
 	inventory
 }
+
+var errFolder = errors.New("it is a folder")
 
 // walk reads the folder and all below it.
 func (w *walker) walk(ctx context.Context) error {
 	return w.folder(ctx, "", 0)
+}
+
+// one takes a single file for the whole inventory.
+func (w *walker) one(name string) error {
+	e, err := w.lstat(fxpStat, path.Join(w.base, name))
+	if err != nil {
+		return err
+	}
+	if err := checkEntry("", name, nil); err != nil {
+		w.refused.add(name, err)
+		return nil
+	}
+	if e.mode&syscall.S_IFMT == syscall.S_IFDIR {
+		w.top = e
+		return errFolder
+	}
+	return w.leaf(remote{rel: name, perm: fs.FileMode(e.mode & 0o777), mtime: e.mtime}, e)
 }
 
 func (w *walker) folder(ctx context.Context, rel string, depth int) error {
@@ -53,6 +73,9 @@ func (w *walker) folder(ctx context.Context, rel string, depth int) error {
 	err := w.list(path.Join(w.base, rel), func(e listed) error {
 		if w.entries++; w.entries > w.limits.MaxFiles {
 			return tooMany(w.limits.MaxFiles)
+		}
+		if isPartial(e.name) { // what a push has not finished
+			return nil
 		}
 		r := remote{rel: path.Join(rel, e.name), perm: fs.FileMode(e.mode & 0o777), mtime: e.mtime}
 		if err := checkEntry(rel, e.name, seen); err != nil {
