@@ -29,7 +29,8 @@ no build file. A disk, raw, qcow2, vmdk, vdi, vhdx or in an ova, is converted to
 qcow2; an iso becomes the target's CD-ROM. The file is only read.
 
 A file that names other files, as a backing file or for its data, is refused: it
-could name any file of this host.
+could name any file of this host. An ova has to be what its manifest, if it has
+one, says.
 `,
 		Example: `  meros import mos_lab-victim victim.ova
   meros import mos_lab-victim live.iso
