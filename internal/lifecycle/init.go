@@ -164,9 +164,16 @@ func (r *run) startDomain(ctx context.Context, d domainStart) error {
 		err = r.create(ctx, d.target, d.doc.WithoutConsoleLog(log))
 	}
 	if err != nil {
-		return fmt.Errorf("start %s: %w", id, err)
+		return startHint(fmt.Errorf("start %s: %w", id, err))
 	}
 	return nil
+}
+
+func startHint(err error) error {
+	if words := err.Error(); strings.Contains(words, "cannot set up guest memory") || strings.Contains(words, "Cannot allocate memory") {
+		return hint.Add(err, "this host has not that much memory free: --memory gives each guest less, and `meros info` shows what runs")
+	}
+	return err
 }
 
 const (

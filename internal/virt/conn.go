@@ -226,10 +226,13 @@ func (c *Conn) call(ctx context.Context, f func(*libvirt.Libvirt) error) error {
 	if !stop() {
 		c.cut(raw)
 	}
-	_, said := errors.AsType[libvirt.Error](err)
+	words, said := errors.AsType[libvirt.Error](err)
 	switch {
-	case err == nil || said:
-		return err
+	case said:
+		words.Message = strings.TrimSpace(words.Message) // QEMU's own end in a new line
+		return words
+	case err == nil:
+		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.Is(err, libvirt.ErrUnsupported):
