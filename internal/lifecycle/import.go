@@ -77,12 +77,15 @@ func (g Guests) takeIn(ctx context.Context, id string, s image.Source, o ImportO
 // unpack takes the disk out of an OVA and looks at it as at one that came alone.
 func (g Guests) unpack(ctx context.Context, id string, s image.Source, out string) (image.Source, error) {
 	g.Step("%s: unpacking %s", id, s.File)
-	disks, err := image.Unpack(ctx, s, out)
+	found, err := image.Unpack(ctx, s, out)
 	if err != nil {
 		return s, err
 	}
-	if disks > 1 {
-		g.Warn("%s: there are %d disks in %s: only the first is taken", id, disks, s.File)
+	if found.Disks > 1 {
+		g.Warn("%s: there are %d disks in %s: only the first is taken", id, found.Disks, s.File)
+	}
+	if !found.Checked {
+		g.Warn("%s: %s has no manifest: nothing says whether it is whole", id, s.File)
 	}
 	disk, err := image.Inspect(ctx, g.Runner, out, "")
 	if err == nil && (disk.Format == image.OVA || disk.Format == image.ISO) {
