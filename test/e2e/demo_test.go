@@ -73,6 +73,9 @@ func TestDemo(t *testing.T) {
 	if r := mustRun(t, root, "shutdown", "mos_demo"); r.code != 0 {
 		t.Errorf("a second shutdown fails:\n%s", r.err)
 	}
+	t.Run("disposable run", func(t *testing.T) { testDisposableRun(t, root) })
+	t.Run("panic", func(t *testing.T) { testNoRootFS(t, root) })
+	wantHost(t, before)
 	t.Run("alpine", func(t *testing.T) { testAlpine(t, root) })
 	wantHost(t, before)
 	if r := mustRun(t, root, "log"); !strings.Contains(r.out, "build mos_demo: done") || !strings.Contains(r.out, "init mos_demo: status 130") {

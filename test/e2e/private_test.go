@@ -136,9 +136,11 @@ func everything(t *testing.T, root string) []string {
 		"address": {"ip", "-o", "-brief", "address"},
 		"route":   {"ip", "route"},
 		"sysctl":  {"sysctl", "-a", "--pattern", `forward|bridge-nf|rp_filter|accept_ra$|route_localnet|disable_ipv6|proxy_arp`},
-		"file": {"find", filepath.Join(root, "data"), "/run", "/tmp", "-not", "-path", "*/data/log/*", "-not", "-name", "*.lock",
+		"file": {
+			"find", filepath.Join(root, "data"), "/run", "/tmp", "-not", "-path", "*/data/log/*", "-not", "-name", "*.lock",
 			"-not", "(", "-type", "d", "-path", "/run/libvirt/network/*", ")", // which libvirt keeps for each name
-			"-not", "-path", "/tmp/Test*"},
+			"-not", "-path", "/tmp/Test*",
+		},
 	} {
 		out, err := exec.Command(argv[0], argv[1:]...).Output()
 		if err != nil {

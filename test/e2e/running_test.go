@@ -70,3 +70,50 @@ func TestConsoleOnATerminal(t *testing.T) {
 		t.Errorf("after it powered itself off:\n%s", r.out)
 	}
 }
+
+// testDisposableRun runs a program in a guest that is there for it alone.
+func testDisposableRun(t *testing.T, root string) {
+	image := filepath.Join(root, "data/images", box+".qcow2")
+	good := identity(t, image)
+	r := meros(t, root, "run", box, "--disposable", "--display", "none", "--", "sh", "-c", "echo x >~/new; cat ~/new; exit 7")
+	if r.code != 7 || r.out != "x\n" {
+		t.Errorf("it ended with %d and printed %q\n%s", r.code, r.out, r.err)
+	}
+	last := 0
+	for _, rung := range []string{"domain running", "kernel up", "init reached", "port open", "host key as pinned", "ready"} {
+		at := strings.Index(r.err, box+": "+rung+" after ")
+		if at < last {
+			t.Errorf("%q is not shown, or too early:\n%s", rung, r.err)
+		}
+		last = max(at, last)
+	}
+	if now := strings.Split(identity(t, image), ",")[0]; now != strings.Split(good, ",")[0] {
+		t.Errorf("the image is another: %s, was %s", now, good)
+	}
+	if left := names(t, filepath.Join(root, "data/state/disposable/*")); len(left) > 0 {
+		t.Errorf("what it wrote is left: %q", left)
+	}
+	if r := mustRun(t, root, "info", box); !slices.Contains(strings.Fields(r.out), "off") {
+		t.Errorf("it still runs:\n%s", r.out)
+	}
+}
+
+// testNoRootFS boots a kernel that finds no root file system: init ends long
+// before its time is up.
+func testNoRootFS(t *testing.T, root string) {
+	const initrd = "<initrd>$INITRD_IMG</initrd>"
+	replaceIn(t, root, "mos_demo/libvirt/box.xml", initrd, "<initrd>"+filepath.Join(root, "data/empty")+"</initrd>")
+	defer replaceIn(t, root, "mos_demo/libvirt/box.xml", "<initrd>"+filepath.Join(root, "data/empty")+"</initrd>", initrd)
+	if err := os.WriteFile(filepath.Join(root, "data/empty"), make([]byte, 512), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	r := meros(t, root, "init", box, "--disposable")
+	wantFailure(t, r, 1, `after "kernel up": Kernel panic - not syncing: VFS: Unable to mount root fs`, "the last lines of its console", box+".console.log", "hint: root=")
+	if took := time.Since(started); took > time.Minute {
+		t.Errorf("it took %s", took)
+	}
+	if earlier := names(t, filepath.Join(root, "data/log", box+".console.*")); len(earlier) < 2 {
+		t.Errorf("no earlier boot's log is kept: %q", earlier)
+	}
+}
