@@ -38,6 +38,7 @@ func TestFaults(t *testing.T) {
 		{"libvirtd is killed in shutdown", testLibvirtdInShutdown},
 		{"qemu is killed", testQEMUKilled},
 		{"the disk is full", testDiskFull},
+		{"the console is flooded", testFlood},
 		{"no memory", testNoMemory},
 		{"the image is locked", testImageLocked},
 		{"twenty at once", testTwenty},
@@ -145,22 +146,27 @@ func qemuOf(t *testing.T, fullID string) int {
 	return 0
 }
 
-func testQEMUKilled(t *testing.T, root string) {
-	mustRun(t, root, "init", tinyFamily, "--disposable")
-	cmd, out, _ := call{root: root, args: []string{"events"}}.command()
-	told := &lockedBuffer{}
+// followEvents has meros tell events until stop is called.
+func followEvents(t *testing.T, root string) (told *lockedBuffer, stop func()) {
+	t.Helper()
+	cmd, _, _ := call{root: root, args: []string{"events"}}.command()
+	told = &lockedBuffer{}
 	cmd.Stdout = told
-	_ = out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(time.Second) // until it listens
+	return told, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+}
+
+func testQEMUKilled(t *testing.T, root string) {
+	mustRun(t, root, "init", tinyFamily, "--disposable")
+	told, stop := followEvents(t, root)
+	defer stop()
 	if err := syscall.Kill(qemuOf(t, tiny), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	told.await(t, `"event":"off","why":"`)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
 	if r := mustRun(t, root, "info", tiny); !strings.Contains(r.out, "off") {
 		t.Errorf("info says\n%s", r.out)
 	}
@@ -186,6 +192,8 @@ func testDiskFull(t *testing.T, root string) {
 	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 1<<20), 0o644); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
+	told, stop := followEvents(t, root)
+	defer stop()
 	keys, typing := io.Pipe()
 	defer typing.Close()
 	go func() {
@@ -207,13 +215,52 @@ func testDiskFull(t *testing.T, root string) {
 			t.Fatalf("info says\n%s", r.out)
 		}
 	}
+	told.await(t, `"event":"paused","why":"its disk could not be written"`)
 	// Room is made, and init lets it run on.
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=8m"); err != nil {
 		t.Fatal(err)
 	}
 	mustRun(t, root, "init", tinyFamily, "--disposable")
+	told.await(t, `"event":"resumed"`)
 	if r := mustRun(t, root, "info", tiny); !strings.Contains(r.out, "running") {
 		t.Errorf("with room again:\n%s", r.out)
+	}
+}
+
+// testFlood has a guest print many times what is kept.
+func testFlood(t *testing.T, root string) {
+	mustRun(t, root, "init", tinyFamily, "--disposable")
+	keys, typing := io.Pipe()
+	go func() {
+		for err := error(nil); err == nil; time.Sleep(10 * time.Millisecond) {
+			_, err = typing.Write([]byte(strings.Repeat("flood!\n", 200)))
+		}
+	}()
+	console, _, _ := call{root: root, args: []string{"console", tiny}, stdin: keys}.command()
+	if err := console.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = console.Process.Kill(); keys.Close(); _ = console.Wait() }()
+	log := filepath.Join(root, "data/log", tiny+".console.log")
+	for deadline := time.Now().Add(30 * time.Second); len(names(t, log+".2")) == 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the log is never parted: %q", names(t, log+"*"))
+		}
+	}
+	time.Sleep(2 * time.Second)
+	parts, sum := names(t, log+"*"), int64(0)
+	for _, part := range parts {
+		if info, err := os.Stat(part); err == nil {
+			sum += info.Size()
+		}
+	}
+	if len(parts) > 4 || sum > 5*maxLogPart {
+		t.Errorf("it takes %d bytes in %q", sum, parts)
+	}
+	mustRun(t, root, "shutdown", "--force")
+	mustRun(t, root, "init", tinyFamily, "--disposable")
+	if parts := names(t, log+".*"); len(parts) > 0 {
+		t.Errorf("after another start there are parts of the one before: %q", parts)
 	}
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,9 @@ import (
 
 // insideEnv names the meros under test to the test's process inside.
 const insideEnv = "MEROS_E2E_INSIDE"
+
+// maxLogPart is where a private libvirt's log daemon begins a new file, in bytes.
+const maxLogPart = 4 << 10
 
 // onPrivateHost runs the calling test once more on a private host, or returns true
 // when that is where it runs.
@@ -71,7 +75,8 @@ func makePrivate(t *testing.T) {
 	binary = "/run/bin/meros"
 	must(os.WriteFile(binary, content, 0o755))
 	must(exec.Command("ip", "link", "set", "lo", "up").Run())
-	must(exec.Command("virtlogd", "-d", "-p", "/run/virtlogd.pid").Run())
+	must(os.WriteFile("/run/virtlogd.conf", fmt.Appendf(nil, "max_size = %d\nmax_backups = 3\n", maxLogPart), 0o600))
+	must(exec.Command("virtlogd", "-d", "-p", "/run/virtlogd.pid", "-f", "/run/virtlogd.conf").Run())
 	startLibvirtd(t)
 }
 
