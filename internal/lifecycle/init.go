@@ -67,7 +67,7 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 	}
 	r := &run{Guests: g, daemon: d, plan: p}
 	if err := r.all(ctx, o); err != nil {
-		return errors.Join(fmt.Errorf("init %s: %w", f.Name, err), r.rollBack(ctx))
+		return errors.Join(fmt.Errorf("init %s: %w", f.Name, err), r.rollBack(ctx, err))
 	}
 	return nil
 }
@@ -184,12 +184,13 @@ const (
 	lateTime = 3 * time.Second
 )
 
-// rollBack takes down what was asked of libvirt. It works after ctx has ended.
-func (r *run) rollBack(ctx context.Context) error {
+// rollBack takes down what was asked of libvirt, because of why. It works after ctx
+// has ended.
+func (r *run) rollBack(ctx context.Context, why error) error {
 	if len(r.domainsAsked)+len(r.networksAsked) == 0 && !r.filterSet {
 		return nil
 	}
-	cut := ctx.Err() != nil
+	cut := ctx.Err() != nil || errors.Is(why, virt.ErrUnreachable)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTime)
 	defer cancel()
 	r.Step("taking down what was started")
