@@ -87,8 +87,9 @@ bin/meros:
 fuzz: ## run every fuzz test for FUZZTIME (10m unless set)
 	tools/fuzz.sh $(FUZZTIME) $(PACKAGES)
 
-bench-build: deps build ## compare builds with a bare mmdebstrap and cp, interleaved; needs root
-	$(GO) test -run '^$$' -bench BenchmarkBuild -benchtime 1x -timeout 60m ./test/bench
+bench-build: DEPS = --for-bench
+bench-build: deps build ## compare builds with those of other tools, in turns, ROUNDS (3) times; needs root; writes docs/performance.md
+	ROUNDS='$(ROUNDS)' $(GO) test -run '^$$' -bench BenchmarkBuild -benchtime 1x -timeout 3h ./test/bench
 
 bench-session: DEPS = --with-xpra --for-tests
 bench-session: deps build ## compare sessions with ssh, scp and rsync, on a real guest; needs root

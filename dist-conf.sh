@@ -7,7 +7,7 @@ set -eu
 
 usage() {
 	cat <<'EOF'
-Usage: ./dist-conf.sh [--check] [--with-xpra] [--with-kernel-build] [--for-tests]
+Usage: ./dist-conf.sh [--check] [--with-xpra] [--with-kernel-build] [--for-tests] [--for-bench]
 
 Installs what meros needs on this host and makes libvirt answer.
 Knows Debian, Ubuntu, Fedora, Arch, Alpine, openSUSE and what derives from them.
@@ -15,6 +15,7 @@ Knows Debian, Ubuntu, Fedora, Arch, Alpine, openSUSE and what derives from them.
   --check      change nothing; list what is missing and exit 1 if anything is
   --with-xpra  also install xpra, which "meros run" shows windows with
   --for-tests  also install what only "make test" calls
+  --for-bench  also install what "make bench-build" compares with
   --with-kernel-build
                also install what "meros kernel-build" compiles with
   --help       print this text
@@ -142,11 +143,20 @@ packages_tests() {
 	esac
 }
 
+# The tools that builds are compared with, where the distribution has them.
+packages_bench() {
+	case $distro in
+	debian) echo "compare builds: mmdebstrap mkosi vmdb2 debos libguestfs-tools" ;;
+	*) echo "compare builds: mkosi guestfs-tools" ;;
+	esac
+}
+
 packages() {
 	"packages_$distro"
 	if [ "$with_xpra" = yes ]; then packages_xpra; fi
 	if [ "$with_kernel_build" = yes ]; then packages_kernel; fi
 	if [ "$for_tests" = yes ]; then packages_tests; fi
+	if [ "$for_bench" = yes ]; then packages_bench; fi
 }
 
 # The programs themselves, for a distribution this script does not know.
@@ -526,6 +536,7 @@ check=no
 with_xpra=no
 with_kernel_build=no
 for_tests=no
+for_bench=no
 faults=0
 distro=
 machine=$(uname -m)
@@ -538,6 +549,7 @@ for arg in "$@"; do
 	--with-xpra) with_xpra=yes ;;
 	--with-kernel-build) with_kernel_build=yes ;;
 	--for-tests) for_tests=yes ;;
+	--for-bench) for_bench=yes ;;
 	-h | --help)
 		usage
 		exit 0

@@ -90,6 +90,7 @@ func TestDistConfCheckNamesPackages(t *testing.T) {
 		{name: "debian arm", release: "ID=debian\n", machine: "aarch64", install: apt, packages: "qemu-system-arm", absent: "qemu-system-x86"},
 		{name: "debian with xpra", release: "ID=debian\n", args: []string{"--with-xpra"}, install: apt, packages: "xpra python3-pil python3-gi-cairo"},
 		{name: "debian for tests", release: "ID=debian\n", args: []string{"--for-tests"}, install: apt, packages: "xdotool x11-utils"},
+		{name: "debian for benchmarks", release: "ID=debian\n", args: []string{"--for-bench"}, install: apt, packages: "mkosi vmdb2 debos libguestfs-tools"},
 		{name: "debian with kernel", release: "ID=debian\n", args: []string{"--with-kernel-build"}, install: apt, packages: "build-essential flex libelf-dev linux-source"},
 		{name: "ubuntu", release: "NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=debian\n", install: apt, packages: debian},
 		{name: "mint", release: "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n", install: apt, packages: debian},
