@@ -120,9 +120,6 @@ func TestQEMUConsole(t *testing.T) {
 	if err := ends(t, ended); err != nil {
 		t.Errorf("after ^] Console = %v", err)
 	}
-	// libvirt ends the first stream in its own time, and with it, now and then, one
-	// that was opened at once.
-	time.Sleep(time.Second)
 	keys, screen, ended = b.console(false)
 	press(t, keys, "again")
 	screen.await(t, "again")

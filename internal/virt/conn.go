@@ -51,6 +51,7 @@ func URI(getenv func(string) string) string {
 type Conn struct {
 	uri     string
 	sockets []string
+	streams bool // whether calls open streams
 
 	mu    sync.Mutex
 	lib   *libvirt.Libvirt
@@ -115,6 +116,9 @@ func (c *Conn) open(ctx context.Context) (*libvirt.Libvirt, net.Conn, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
+	if c.streams {
+		raw = newReplyFirst(raw)
+	}
 	lib := libvirt.NewWithDialer(fixedDialer{raw})
 	if err := lib.ConnectToURI(libvirt.ConnectURI(c.uri)); err != nil {
 		_ = raw.Close()
