@@ -33,6 +33,7 @@ type initOptions struct {
 	memory     size // of each guest; 0: the recipe's
 	cpus       int  // of each guest; 0: the recipe's
 	strict     bool
+	trustHooks bool
 }
 
 func newInitCmd(e *env) *cobra.Command {
@@ -42,8 +43,9 @@ func newInitCmd(e *env) *cobra.Command {
 		Short:      "Start the networks and guests of a family (--init, -i)",
 		SuggestFor: []string{"start", "up", "boot"},
 		Long: `Start the networks and guests of a family, or one guest and the networks it
-needs, run the family's host hooks, and wait until sessions can be opened. What
-runs already stays. If a step fails, what this call had started is taken down.
+needs, run the family's host hooks (pre-start before, post-start after), and wait
+until sessions can be opened. What runs already stays. If a step fails, what this
+call had started is taken down. What the hooks print: meros log hooks-FAMILY.
 
 A disposable guest starts from its image as it is, and what it writes is gone when
 it has stopped; the image is only read.
@@ -78,6 +80,7 @@ it has stopped; the image is only read.
 	flags.Var(&o.memory, "memory", "what each guest has instead of the recipe's `memory`, such as 512M")
 	flags.IntVar(&o.cpus, "cpus", 0, "how many processors each guest has instead of the recipe's number")
 	flags.BoolVar(&o.strict, "strict", false, "refuse what this host cannot do, instead of adapting the recipe")
+	flags.BoolVar(&o.trustHooks, "trust-hooks", false, "run host hooks that contain \"flush ruleset\"")
 	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	return cmd
 }
@@ -98,7 +101,10 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	if err != nil {
 		return err
 	}
-	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Fresh: o.fresh, Want: want, Strict: o.strict})
+	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{
+		Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Fresh: o.fresh,
+		Want: want, Strict: o.strict, TrustHooks: o.trustHooks,
+	})
 }
 
 // loadGuests reads the recipe of a family, or of a full id, and returns the

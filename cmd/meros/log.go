@@ -58,7 +58,8 @@ func newLogCmd(e *env) *cobra.Command {
 		Use:   "log [NAME]",
 		Short: "Show what meros did, or one of its logs (--log)",
 		Long: `Show what meros did, oldest first. With NAME, show that log instead: the output
-of a build is build-FULLID, a guest's boot console FULLID.console.
+of a build is build-FULLID, that of a family's host hooks hooks-FAMILY, a guest's
+boot console FULLID.console.
 `,
 		Example: `  meros log
   meros log build-mos_demo-box

@@ -26,6 +26,8 @@ type shutdownOptions struct {
 	force bool   // cut the power instead of asking the guests
 	grace time.Duration
 	yes   bool // shutdown-all: do not ask
+
+	trustHooks bool
 }
 
 func newShutdownCmd(e *env) *cobra.Command {
@@ -37,7 +39,9 @@ func newShutdownCmd(e *env) *cobra.Command {
 		Long: `Ask the guests of a family, or one guest, or without an argument all guests
 that meros started, to power off; cut the power of those that have not after a
 time; and take down the family's networks that no guest uses any more. Guests and
-networks of others are never touched. Nothing running is fine.
+networks of others are never touched. Nothing running is fine. The family's host
+hooks are run, pre-stop before and post-stop after; one that fails keeps nothing
+from being stopped, and ends this with status 1.
 `,
 		Example: `  meros shutdown mos_demo         # a family
   meros shutdown mos_demo-box     # one guest
@@ -56,13 +60,14 @@ networks of others are never touched. Nothing running is fine.
 func addShutdownFlags(cmd *cobra.Command, o *shutdownOptions) {
 	cmd.Flags().BoolVar(&o.force, "force", false, "cut the power instead of asking the guests")
 	cmd.Flags().DurationVar(&o.grace, "grace", graceTime, "how long guests may take before their power is cut")
+	cmd.Flags().BoolVar(&o.trustHooks, "trust-hooks", false, "run host hooks that contain \"flush ruleset\"")
 }
 
 func shutdown(ctx context.Context, e *env, o shutdownOptions) error {
 	if err := e.resolve(); err != nil {
 		return err
 	}
-	so := lifecycle.ShutdownOptions{Family: o.name, Force: o.force, Grace: o.grace}
+	so := lifecycle.ShutdownOptions{Family: o.name, Force: o.force, Grace: o.grace, TrustHooks: o.trustHooks}
 	if strings.Contains(o.name, "-") {
 		var err error
 		if so.Family, so.Target, err = layout.SplitFullID(o.name); err != nil {
@@ -129,7 +134,7 @@ func shutdownAll(ctx context.Context, e *env, o shutdownOptions) error {
 			return err
 		}
 	}
-	err = g.ShutdownAll(ctx, domains, lifecycle.ShutdownOptions{Force: o.force, Grace: o.grace})
+	err = g.ShutdownAll(ctx, domains, lifecycle.ShutdownOptions{Force: o.force, Grace: o.grace, TrustHooks: o.trustHooks})
 	return errors.Join(err, endMasters(ctx, e, func(string) bool { return true }))
 }
 

@@ -150,12 +150,15 @@ func reason(err error) string {
 }
 
 // hooks checks the programs of a folder and returns their absolute paths in the
-// order they are to run.
-func (l *loader) hooks(folder string) []string {
+// order they are to run. What is named as one of phases is passed over.
+func (l *loader) hooks(folder string, phases ...string) []string {
 	var paths []string
 	entries, _ := l.entries(folder)
 	for _, e := range entries {
 		name := path.Join(folder, e.Name())
+		if l.isPhase(name, phases) {
+			continue
+		}
 		f := l.file(name)
 		head, info, ok := l.read(f, name, headSize)
 		if !ok {

@@ -47,6 +47,10 @@ func TestHooksThatCannotRun(t *testing.T) {
 		"hooks/60-good*":            "#! /bin/sh -e\n",
 		"hooks/70-elf*":             "\x7fELF\x02",
 		"hooks/80-folder/x":         "",
+		"hooks/pre-strat/x*":        "#!/bin/sh\n",
+		"hooks/post-stop":           "",
+		"hooks/pre-stop/10-no-bit":  "#!/bin/sh\n",
+		"hooks/pre-stop/pre-stop/x": "",
 		"rootfs/common/hooks/10-no": "#!/bin/sh\n",
 		"rootfs/box/hooks/10-none":  "true\n",
 	})
@@ -58,12 +62,16 @@ func TestHooksThatCannotRun(t *testing.T) {
 		`/hooks/40-relative:1: the interpreter must be an absolute path, got "bin/sh"`,
 		"/hooks/50-crlf:1: the line ends in a carriage return, which would be part of the interpreter's name",
 		"/hooks/80-folder: must be a regular file",
+		"/hooks/post-stop: must be a folder",
+		"/hooks/pre-stop/10-no-bit: the hook has no run bit",
+		"/hooks/pre-stop/pre-stop: must be a regular file",
+		"/hooks/pre-strat: is no phase of hooks: was pre-start meant?",
 		"/rootfs/box/hooks/10-none: the hook has no run bit",
 		"/rootfs/box/hooks/10-none:1: the hook begins with no #! line and is no ELF program",
 		"/rootfs/common/hooks/10-no: the hook has no run bit",
 	)
 	_, err := family.Load(paths, "mos_demo")
-	if got := hint.Of(err); len(got) != 4 || got[0] != "chmod +x conf/target/mos_demo/hooks/10-no-bit" {
+	if got := hint.Of(err); len(got) != 5 || got[0] != "chmod +x conf/target/mos_demo/hooks/10-no-bit" {
 		t.Errorf("hints = %q, want chmod +x of the first first", got)
 	}
 }
@@ -133,8 +141,8 @@ func TestFilesOfTheFamilyMayBeLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Targets) != 2 || len(f.Hooks) != 2 {
-		t.Errorf("%d targets, %d hooks, want 2 and 2", len(f.Targets), len(f.Hooks))
+	if len(f.Targets) != 2 || len(f.Hooks[family.HookPostStart]) != 2 {
+		t.Errorf("%d targets, hooks %v, want 2 and 2", len(f.Targets), f.Hooks)
 	}
 }
 
@@ -207,4 +215,27 @@ func TestUnreadableFilesAreNamed(t *testing.T) {
 	asNobody(t, func() {
 		wantTexts(t, paths, "/build/web.xml"+denied, "/hooks/10"+denied, "/libvirt"+denied, "/netfilter/a.nft"+denied, "/rootfs/box"+denied)
 	})
+}
+
+func TestHookPhases(t *testing.T) {
+	paths := recipe(t, map[string]string{
+		"build/box.xml": boxFile,
+		"hooks/20-b*":   "#!/bin/sh\n", "hooks/post-start/10-a*": "#!/bin/sh\n",
+		"hooks/pre-start/2*": "#!/bin/sh\n", "hooks/pre-start/1*": "#!/bin/sh\n",
+		"hooks/pre-stop/.hidden*": "", "hooks/post-stop/1*": "#!/bin/sh\n",
+	})
+	f, err := family.Load(paths, "mos_demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[family.HookPhase]string{}
+	for phase, hooks := range f.Hooks {
+		got[phase] = strings.ReplaceAll(strings.Join(hooks, " "), f.Dir+"/hooks/", "")
+	}
+	want := map[family.HookPhase]string{
+		family.HookPreStart: "pre-start/1 pre-start/2", family.HookPostStart: "20-b post-start/10-a", family.HookPostStop: "post-stop/1",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("hooks (-want +got):\n%s", diff)
+	}
 }

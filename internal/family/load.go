@@ -119,7 +119,7 @@ func (l *loader) recipe() {
 			"there is no target in it")
 	}
 	l.rootfs()
-	l.family.Hooks = l.hooks("hooks")
+	l.hostHooks()
 	l.netfilter()
 	l.policy()
 }

@@ -6,12 +6,12 @@ import "net/netip"
 // names: nothing after family checks again.
 type Family struct {
 	Name      string
-	Dir       string     // absolute path of conf/target/<name>
-	Targets   []*Target  // by name
-	Networks  []*Network // by file name
-	Hooks     []string   // absolute paths of hooks/*, by name: run on the host by init
-	Netfilter []string   // absolute paths of netfilter/*.nft, by name
-	Policy    *Policy    `json:",omitempty"` // netfilter/policy.xml; nil if there is none
+	Dir       string                 // absolute path of conf/target/<name>
+	Targets   []*Target              // by name
+	Networks  []*Network             // by file name
+	Hooks     map[HookPhase][]string // absolute paths of the programs that run on the host, in order
+	Netfilter []string               // absolute paths of netfilter/*.nft, by name
+	Policy    *Policy                `json:",omitempty"` // netfilter/policy.xml; nil if there is none
 }
 
 // Target returns the target of that name, or nil.

@@ -333,28 +333,6 @@ func TestGuestDiesWhileWaitedFor(t *testing.T) {
 	b.wantRuns()
 }
 
-func TestHostHooks(t *testing.T) {
-	files := pair()
-	files["hooks/01-env"] = "#!/bin/sh\necho \"$MEROS_FAMILY:$MEROS_TARGETS:$NETWORK_FULL_ID:$TARGET_FULL_ID:$SECRET\" > out\n"
-	b := newBench(t, testURI, files)
-	t.Setenv("SECRET", "x")
-	if err := b.init(t.Context(), InitOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(b.Paths.Family(b.family), "out")
-	want := strings.ReplaceAll("F:F-a F-b:F_net::\n", "F", b.family)
-	if got, err := os.ReadFile(out); string(got) != want {
-		t.Errorf("the hook saw %q, %v, want %q", got, err, want)
-	}
-	b.cleanUp()
-	hook := filepath.Join(b.Paths.Family(b.family), "hooks", "02-bad")
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho one >&2\necho two >&2\nexit 7\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	b.wantError(b.init(t.Context(), InitOptions{}), "host hook 02-bad: exit status 7\n  one\n  two")
-	b.wantRuns()
-}
-
 func TestInfoWithoutLibvirt(t *testing.T) {
 	b := newBench(t, testURI, pair())
 	b.Dial = func(ctx context.Context) (virt.Daemon, error) {

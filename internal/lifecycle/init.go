@@ -26,6 +26,8 @@ type Guests struct {
 	Getenv func(string) string
 	Dial   func(context.Context) (virt.Daemon, error)
 	Ready  Ready // nil: guests are not waited for
+
+	HookTime time.Duration // how long one host hook may take; 0: two minutes
 }
 
 // Ready reports whether a session can be opened on a target: nil if so, else why
@@ -42,10 +44,11 @@ type InitOptions struct {
 	Strict     bool           // refuse what the recipe says and this host cannot do
 	Disposable bool           // what the guests write is thrown away when they stop
 	Fresh      bool           // refuse what runs already
+	TrustHooks bool           // run host hooks that flush everybody's filter rules
 }
 
-// Init starts the networks that the targets need, the targets, and the family's
-// host hooks, and waits until sessions can be opened. What runs already stays. If
+// Init starts the networks that the targets need and the targets, runs the family's
+// host hooks before and after, and waits until sessions can be opened. What runs already stays. If
 // a step fails, or ctx ends, what this call had started is taken down.
 func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Target, o InitOptions) error {
 	unlock, err := g.lock(ctx, f.Name, "init")
@@ -59,6 +62,9 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 	}
 	defer d.Close()
 	p, err := g.plan(ctx, d, f, targets, o)
+	if err == nil && !o.TrustHooks {
+		err = refuseFlush(f, family.HookPreStart, family.HookPostStart, family.HookPreStop, family.HookPostStop)
+	}
 	if err == nil {
 		err = g.dropOverlays(ctx, d, []string{f.Name})
 	}
@@ -67,7 +73,7 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 	}
 	r := &run{Guests: g, daemon: d, plan: p}
 	if err := r.all(ctx, o); err != nil {
-		return errors.Join(fmt.Errorf("init %s: %w", f.Name, err), r.rollBack(ctx, err))
+		return errors.Join(fmt.Errorf("init %s: %w", f.Name, err), r.rollBack(ctx, err, o))
 	}
 	return nil
 }
@@ -94,6 +100,7 @@ type run struct {
 	networksAsked, domainsAsked []string
 
 	filterSet bool // whether filter rules were loaded, or are being so
+	hooked    bool // whether host hooks were run, or are being so
 }
 
 // all does the steps of Init, in order.
@@ -103,6 +110,10 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 	}
 	for _, w := range r.warnings {
 		r.Warn("%s", w)
+	}
+	r.hooked = len(r.family.Hooks) > 0
+	if err := errors.Join(r.noteHooked(r.family), r.runHooks(ctx, r.family, family.HookPreStart, r.targets)); err != nil {
+		return err
 	}
 	// What isolates is there before what it isolates; docs/policy.md has the order.
 	if err := r.setFilter(ctx); err != nil {
@@ -125,7 +136,7 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 	if err := r.resumePaused(ctx); err != nil {
 		return err
 	}
-	if err := r.runHooks(ctx); err != nil {
+	if err := r.runHooks(ctx, r.family, family.HookPostStart, r.targets); err != nil {
 		return err
 	}
 	if err := r.checkFilter(ctx); err != nil {
@@ -186,10 +197,36 @@ const (
 
 // rollBack takes down what was asked of libvirt, because of why. It works after ctx
 // has ended.
-func (r *run) rollBack(ctx context.Context, why error) error {
-	if len(r.domainsAsked)+len(r.networksAsked) == 0 && !r.filterSet {
+func (r *run) rollBack(ctx context.Context, why error, o InitOptions) error {
+	if len(r.domainsAsked)+len(r.networksAsked) == 0 && !r.filterSet && !r.hooked {
 		return nil
 	}
+	whole := context.WithoutCancel(ctx)
+	err := r.takeDown(ctx, why)
+	if !r.hooked {
+		return err
+	}
+	return errors.Join(err, r.hooksBack(whole, o))
+}
+
+// hooksBack runs the hooks of post-stop for what this call was to start and does
+// not run.
+func (r *run) hooksBack(ctx context.Context, o InitOptions) error {
+	domains, err := r.daemon.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(slices.Clone(r.targets), func(t *family.Target) bool {
+		return slices.ContainsFunc(domains, func(d virt.Domain) bool { return d.Name == t.FullID() && d.State.Active() })
+	})
+	if len(gone) == 0 {
+		return nil
+	}
+	return r.postStop(ctx, r.daemon, []stopping{{r.family, gone}}, ShutdownOptions{TrustHooks: o.TrustHooks})
+}
+
+// takeDown does rollBack's work on libvirt and the rules.
+func (r *run) takeDown(ctx context.Context, why error) error {
 	cut := ctx.Err() != nil || errors.Is(why, virt.ErrUnreachable)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTime)
 	defer cancel()

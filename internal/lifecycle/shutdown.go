@@ -22,11 +22,14 @@ type ShutdownOptions struct {
 	Target string        // "": all targets
 	Force  bool          // cut the power at once
 	Grace  time.Duration // how long guests may take before their power is cut
+
+	TrustHooks bool // run host hooks that flush everybody's filter rules
 }
 
 // Shutdown stops what meros runs from this root, and then takes down the networks
-// of the same families that no guest uses any more. It needs no recipe. It
-// returns how many domains and networks there were.
+// of the same families that no guest uses any more. It needs no recipe, but for
+// host hooks: one that fails, or whose recipe cannot be read, keeps nothing from
+// being stopped. It returns how many domains and networks there were.
 func (g Guests) Shutdown(ctx context.Context, o ShutdownOptions) (int, error) {
 	d, err := g.Dial(ctx)
 	if err != nil {
@@ -53,18 +56,26 @@ func (g Guests) shutdownFamilies(ctx context.Context, d virt.Daemon, families []
 	mine := func(owner virt.Owner) bool {
 		return owner.Root == g.root() && slices.Contains(families, owner.Family)
 	}
-	s := stopper{Guests: g, daemon: d, force: o.Force, grace: o.Grace}
-	n, err := s.stopDomains(ctx, func(d virt.Domain) bool {
+	picked := func(d virt.Domain) bool {
 		return mine(d.Owner) && (o.Target == "" || d.Owner.Target == o.Target)
-	})
+	}
+	domains, err := d.Domains(ctx)
 	if err != nil {
-		return n, fmt.Errorf("shutdown: %w", err)
+		return 0, fmt.Errorf("shutdown: %w", err)
+	}
+	plan := g.planStop(domains, families, picked)
+	soft, hookErr := g.preStop(ctx, plan, o)
+	s := stopper{Guests: g, daemon: d, force: o.Force || !soft, grace: o.Grace}
+	n, err := s.stopDomains(ctx, picked)
+	if err != nil {
+		return n, fmt.Errorf("shutdown: %w", errors.Join(err, hookErr))
 	}
 	removed, err := s.removeNetworks(ctx, mine)
-	if err := errors.Join(err, g.dropOverlays(ctx, d, families), g.leave(ctx, d, families...)); err != nil {
+	err = errors.Join(err, g.dropOverlays(ctx, d, families), g.leave(ctx, d, families...))
+	if err := errors.Join(err, hookErr, g.postStop(ctx, d, plan, o)); err != nil {
 		return n, fmt.Errorf("shutdown: %w", err)
 	}
-	if n+removed == 0 {
+	if n+removed == 0 && len(plan) == 0 {
 		g.Step("nothing runs%s", of(o))
 	}
 	return n + removed, nil
@@ -103,12 +114,20 @@ func (g Guests) ShutdownAll(ctx context.Context, domains []virt.Domain, o Shutdo
 	for _, dom := range domains {
 		names[dom.Name] = true
 	}
-	s := stopper{Guests: g, daemon: d, force: o.Force, grace: o.Grace}
-	if _, err := s.stopDomains(ctx, func(d virt.Domain) bool { return names[d.Name] }); err != nil {
+	picked := func(d virt.Domain) bool { return names[d.Name] }
+	families, err := g.runningFamilies(ctx, d)
+	if err != nil {
 		return fmt.Errorf("shutdown-all: %w", err)
 	}
+	plan := g.planStop(domains, families, picked)
+	soft, hookErr := g.preStop(ctx, plan, o)
+	s := stopper{Guests: g, daemon: d, force: o.Force || !soft, grace: o.Grace}
+	if _, err := s.stopDomains(ctx, picked); err != nil {
+		return fmt.Errorf("shutdown-all: %w", errors.Join(err, hookErr))
+	}
 	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() })
-	return errors.Join(err, g.dropOverlays(ctx, d, nil), g.leave(ctx, d, g.filtered()...))
+	err = errors.Join(err, hookErr, g.dropOverlays(ctx, d, nil), g.leave(ctx, d, g.filtered()...))
+	return errors.Join(err, g.postStop(ctx, d, plan, o))
 }
 
 // runningFamilies returns the families of this root of which libvirt has
@@ -126,7 +145,7 @@ func (g Guests) runningFamilies(ctx context.Context, d virt.Daemon) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	names = append(names, g.filtered()...)
+	names = slices.Concat(names, g.filtered(), g.hooked())
 	add := func(o virt.Owner) {
 		// The name becomes a lock's file: what libvirt holds was ours, but may have
 		// been edited since.
