@@ -23,7 +23,7 @@ const journal = "meros"
 func (e *env) logged(cmd *cobra.Command) *cobra.Command {
 	verb := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		e.subject = cmd.Name()
+		_, e.subject, _ = strings.Cut(cmd.CommandPath(), " ")
 		if len(args) > 0 {
 			e.subject += " " + args[0]
 		}

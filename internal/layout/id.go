@@ -12,7 +12,9 @@ const maxID = 32
 
 var (
 	familyID = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
-	targetID = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
+	// qemu-img takes a snapshot's number for its name too: a name is never a number.
+	snapshotID = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
+	targetID   = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 )
 
 // CheckFamily reports why id cannot be a family's name: lower case letters,
@@ -25,6 +27,12 @@ func CheckFamily(id string) error {
 // digits, _ and -, at most 32.
 func CheckTarget(id string) error {
 	return check("target", id, targetID, "lower-case letters, digits, _ and -")
+}
+
+// CheckSnapshot reports why id cannot be a snapshot's name: lower case letters,
+// digits, _ and -, a letter first, at most 32.
+func CheckSnapshot(id string) error {
+	return check("snapshot", id, snapshotID, "lower-case letters, digits, _ and -, a letter first")
 }
 
 func check(kind, id string, form *regexp.Regexp, words string) error {

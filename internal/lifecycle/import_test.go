@@ -34,6 +34,16 @@ func qemuImg(t *testing.T, args ...string) string {
 	return out.String()
 }
 
+// qemuIO does one act with the bytes of a disk.
+func qemuIO(t *testing.T, disk, act string) string {
+	t.Helper()
+	var out strings.Builder
+	if err := (proc.Host{}).Run(t.Context(), proc.Cmd{Argv: []string{"qemu-io", "-f", "qcow2", "-c", act, disk}, Stdout: &out}); err != nil {
+		t.Fatalf("%s: %v\n%s", act, err, &out)
+	}
+	return out.String()
+}
+
 func writeFile(t *testing.T, name string, content []byte) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), name)
