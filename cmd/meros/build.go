@@ -70,7 +70,7 @@ func build(ctx context.Context, e *env, o buildOptions) error {
 		}
 	}
 	b := e.builder()
-	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Offline: o.offline, Plan: o.plan, Jobs: o.jobs})
+	return b.Build(ctx, f, targets, lifecycle.BuildOptions{NoWait: o.noWait, NoCache: o.noCache || o.refresh, Offline: o.offline, Named: len(o.targets) > 0, Plan: o.plan, Jobs: o.jobs})
 }
 
 // pick returns the named targets of a family, by name or full id; all if none

@@ -103,7 +103,7 @@ func initGuests(ctx context.Context, e *env, o initOptions) error {
 	}
 	return guests(e).Init(ctx, f, targets, lifecycle.InitOptions{
 		Accel: accel, NoWait: o.noWait, Timeout: o.timeout, Disposable: o.disposable, Fresh: o.fresh,
-		Want: want, Strict: o.strict, TrustHooks: o.trustHooks,
+		Named: strings.Contains(o.name, "-"), Want: want, Strict: o.strict, TrustHooks: o.trustHooks,
 	})
 }
 

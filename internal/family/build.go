@@ -32,7 +32,7 @@ const maxFreeMB = 16 << 20
 
 // elements are the elements of a build file with their attributes.
 var elements = map[string][]string{
-	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "bootstrap", "init", "after"},
+	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "security", "bootstrap", "init", "after", "optional"},
 	"details":  {"username", "name", "hostname", "border"},
 	"size":     {"free_space_mb"},
 	"network":  {"network_addr", "ip_addr", "ssh_port"},
@@ -192,10 +192,15 @@ func (b *buildFile) build(n *node) {
 		return s, nil
 	})
 	take(b, n, "rootfs", &t.Rootfs, oneOf(yesNo, "yes or no"))
+	take(b, n, "optional", &t.Optional, oneOf(yesNo, "yes or no"))
 	take(b, n, "distro", &t.Distro, oneOf(distros, "debian, ubuntu, devuan, kali or alpine"))
 	take(b, n, "release", &t.Release, word)
 	take(b, n, "arch", &t.Arch, word)
 	take(b, n, "mirror", &t.Mirror, mirror)
+	take(b, n, "security", &t.Security, mirror)
+	if a, _ := n.attr("security"); t.Security != "" && t.Distro != defaultDistro {
+		b.file.fault(a.line, "build: security", "is for debian targets: %s has it beside its other packages", t.Distro)
+	}
 	take(b, n, "after", &t.After, after)
 	b.kernel(n)
 	take(b, n, "bootstrap", &t.Bootstrap, oneOf(bootstraps, "mmdebstrap or debootstrap"))

@@ -15,8 +15,7 @@ import (
 // common is the folder of what all targets share.
 const common = "common"
 
-// The folders that a recipe, and a part of its rootfs/, may have. package-lists
-// is kept free for later.
+// The folders that a recipe, and a part of its rootfs/, may have.
 var (
 	recipeFolders = []string{"build", "rootfs", "pkg", "libvirt", "hooks", "netfilter", "package-lists", "docs"}
 	rootfsFolders = []string{"includes.chroot", "hooks", "package-lists"}
@@ -180,36 +179,46 @@ func (l *loader) rootfs() {
 	for _, e := range entries {
 		l.part(e)
 	}
-	includes, hooks := l.layer(common)
+	all := l.layer(common)
+	lists := append(l.packageLists("package-lists"), all.lists...)
 	for _, t := range l.family.Targets {
-		ownIncludes, ownHooks := l.layer(t.Name)
+		own := l.layer(t.Name)
 		if t.Imported {
 			continue
 		}
-		t.Includes = slices.Concat(includes, ownIncludes)
-		t.ChrootHooks = slices.Concat(hooks, ownHooks)
+		t.Includes = slices.Concat(all.includes, own.includes)
+		t.ChrootHooks = slices.Concat(all.hooks, own.hooks)
+		for _, list := range slices.Concat(lists, own.lists) {
+			list.addTo(t)
+		}
 		t.Pkg = pkg
 	}
 }
 
-// layer returns the includes.chroot folder, if any, and the hooks of one part of
-// rootfs/.
-func (l *loader) layer(name string) (includes, hooks []string) {
+// layer is one part of rootfs/.
+type layer struct {
+	includes []string // the includes.chroot folder, if any
+	hooks    []string
+	lists    []packageList
+}
+
+func (l *loader) layer(name string) (found layer) {
 	in := path.Join("rootfs", name)
 	if !l.isDir(in) {
-		return nil, nil
+		return found
 	}
 	entries, ok := l.entries(in)
 	if !ok {
-		return nil, nil
+		return found
 	}
 	for _, e := range entries {
 		l.spelling(path.Join(in, e.Name()), e, rootfsFolders)
 	}
 	if dir := path.Join(in, "includes.chroot"); l.isDir(dir) {
-		includes = []string{l.abs(dir)}
+		found.includes = []string{l.abs(dir)}
 	}
-	return includes, l.hooks(path.Join(in, "hooks"))
+	found.hooks, found.lists = l.hooks(path.Join(in, "hooks")), l.packageLists(path.Join(in, "package-lists"))
+	return found
 }
 
 // part faults a folder of rootfs/ that is of no target. One that holds nothing
@@ -224,7 +233,7 @@ func (l *loader) part(e fs.DirEntry) {
 		known = append(known, t.Name)
 	}
 	_, near := misspelt(e.Name(), known)
-	if near || l.there(path.Join(name, "includes.chroot")) || l.there(path.Join(name, "hooks")) {
+	if near || l.there(path.Join(name, "includes.chroot")) || l.there(path.Join(name, "hooks")) || l.there(path.Join(name, "package-lists")) {
 		l.file(name).fault(0, "", "there is no target %s: %s", show(e.Name()), suggestion(e.Name(), known))
 	}
 }

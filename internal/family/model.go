@@ -54,12 +54,14 @@ type Target struct {
 	Imported  bool
 	BuildFile string     // absolute path of build/<name>.xml
 	Rootfs    bool       // whether the rootfs is to be built
+	Optional  bool       `json:",omitempty"` // left out where its mirror cannot be reached
 	Kernel    KernelMode // KernelNone when imported
 	Prebuilt  Prebuilt   // of KernelPrebuilt
 	Distro    string     // debian, ubuntu, devuan, kali or alpine; "" when imported
 	Release   string     // suite or branch; "" is the distribution's stable one
 	Arch      string     // in the distribution's words; "" is the host's
 	Mirror    string     // http, https or file URL; "" is the host's own configuration, else the tool's default
+	Security  string     `json:",omitempty"` // URL of a Debian target's security archive; "" is the host's own configuration
 	Bootstrap string     // mmdebstrap or debootstrap; "" is the best one present
 	Init      Init       // of an Alpine target; "" for the others
 	Packages  []string   // more than the base of the distribution

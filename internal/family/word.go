@@ -1,6 +1,8 @@
 package family
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -62,6 +64,31 @@ func nearest(word string, known []string) (string, bool) {
 	}
 	return best, best != ""
 }
+
+// Nearest returns up to n of the known words, those with the fewest edits from
+// word first, none with more than a third of word's length, and at least two.
+func Nearest(word string, known []string, n int) []string {
+	if len(word) > 2*maxShown {
+		return nil
+	}
+	edits := map[string]int{}
+	var near []string
+	for _, k := range known {
+		if apart := len(k) - len(word); apart > allowedEdits(word) || -apart > allowedEdits(word) {
+			continue
+		}
+		if edits[k] = distance(word, k); edits[k] <= allowedEdits(word) {
+			near = append(near, k)
+		}
+	}
+	slices.SortFunc(near, func(a, b string) int {
+		return cmp.Or(edits[a]-edits[b], strings.Compare(a, b))
+	})
+	near = slices.Compact(near)
+	return near[:min(n, len(near))]
+}
+
+func allowedEdits(word string) int { return max(2, len(word)/3) }
 
 // misspelt returns the known word that word was meant to be. It is stricter than
 // nearest, because what it finds is an error and not advice: one edit, or two in

@@ -40,6 +40,7 @@ type BuildOptions struct {
 	NoCache bool // do every stage anew, with the newest packages
 	Plan    bool // say what would be done, and do nothing
 	Offline bool // take packages only from what earlier builds downloaded
+	Named   bool // the targets were named: none is left out because it is optional
 	Jobs    int  // how many targets at once; 0: as cores and memory allow
 }
 
@@ -76,7 +77,14 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		if !t.Rootfs {
 			return b.broughtKernel(t)
 		}
-		if err := b.target(ctx, t, o, board); err != nil {
+		why, err := b.leftOut(ctx, t, o)
+		if why != nil {
+			return b.sayLeftOut(t, why, o.Plan)
+		}
+		if err == nil {
+			err = b.target(ctx, t, o, board)
+		}
+		if err != nil {
 			return fmt.Errorf("build %s: %w", t.FullID(), err)
 		}
 		return nil
@@ -99,15 +107,19 @@ func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
 // newWork reads the recipe and the host and decides what a target's build is
 // made of.
 func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
-	stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{
-		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
-		Stamps: b.stamps(), Fresh: b.fresh,
-	})
+	stages, err := rootfs.Plan(ctx, b.Runner, t, b.rootfsOptions(t))
 	if err != nil {
 		return nil, err
 	}
 	w := &work{Builder: b, t: t, store: b.openStore(ctx), stages: stages}
 	return w, w.plan()
+}
+
+func (b Builder) rootfsOptions(t *family.Target) rootfs.Options {
+	return rootfs.Options{
+		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
+		Stamps: b.stamps(), Fresh: b.fresh,
+	}
 }
 
 // openStore returns the store of the caller's layers.

@@ -45,6 +45,7 @@ type InitOptions struct {
 	Disposable bool           // what the guests write is thrown away when they stop
 	Fresh      bool           // refuse what runs already
 	TrustHooks bool           // run host hooks that flush everybody's filter rules
+	Named      bool           // the target was named: it is not left out because it is optional
 }
 
 // Init starts the networks that the targets need and the targets, runs the family's
@@ -56,6 +57,9 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 		return err
 	}
 	defer unlock()
+	if !o.Named {
+		targets = g.built(targets)
+	}
 	d, err := g.Dial(ctx)
 	if err != nil {
 		return err

@@ -55,11 +55,9 @@ type AlpineInstall struct {
 }
 
 func planAlpine(t *family.Target, o Options) (base, install Stage, err error) {
-	b := AlpineBootstrap{Mirror: strings.TrimSuffix(t.Mirror, "/"), Branch: alpineBranch(t), Arch: alpineArch(t)}
-	if b.Mirror == "" {
-		if b.Mirror, err = hostAlpineMirror("/etc/apk/repositories"); err != nil {
-			return base, install, hint.Add(err, "name one with mirror=\"https://…/alpine\" in %s", t.BuildFile)
-		}
+	b, err := alpineSource(t)
+	if err != nil {
+		return base, install, err
 	}
 	key := stageKey(stepAlpineBootstrap).Add("mirror", b.Mirror).Add("branch", b.Branch).Add("architecture", b.Arch)
 	base = newBase(key, fmt.Sprintf("bootstrapping alpine %s from its minirootfs", b.Branch), b, o)
@@ -67,6 +65,26 @@ func planAlpine(t *family.Target, o Options) (base, install Stage, err error) {
 	base.Args = func(out string) any { b.Out = out; return b }
 	install, err = planAlpineInstall(t, b, base.Key)
 	return base, install, err
+}
+
+// alpineSource says where a target's minirootfs is.
+func alpineSource(t *family.Target) (AlpineBootstrap, error) {
+	b := AlpineBootstrap{Mirror: strings.TrimSuffix(t.Mirror, "/"), Branch: alpineBranch(t), Arch: alpineArch(t)}
+	var err error
+	if b.Mirror == "" {
+		if b.Mirror, err = hostAlpineMirror("/etc/apk/repositories"); err != nil {
+			err = hint.Add(err, "name one with mirror=\"https://…/alpine\" in %s", t.BuildFile)
+		}
+	}
+	return b, err
+}
+
+// releasesFile lists what there is of a branch, with sums.
+const releasesFile = "latest-releases.yaml"
+
+// folder is where a mirror has the archives of a branch.
+func (b AlpineBootstrap) folder() string {
+	return b.Mirror + "/" + b.Branch + "/releases/" + b.Arch + "/"
 }
 
 func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (Stage, error) {
@@ -137,7 +155,7 @@ func hostAlpineMirror(file string) (string, error) {
 			}
 		}
 	}
-	return "", errors.New("no mirror of Alpine is known")
+	return "", fmt.Errorf("%w: none of Alpine is known", ErrMirror)
 }
 
 // minirootfs is an entry of a mirror's latest-releases.yaml.
@@ -172,9 +190,9 @@ func parseReleases(index []byte) (minirootfs, error) {
 
 // alpineBootstrap unpacks the branch's minirootfs, verified, into root.
 func alpineBootstrap(ctx context.Context, _ proc.Runner, root string, b AlpineBootstrap) error {
-	folder := b.Mirror + "/" + b.Branch + "/releases/" + b.Arch + "/"
+	folder := b.folder()
 	var index bytes.Buffer
-	if err := get(ctx, folder+"latest-releases.yaml", &index, maxIndex); err != nil {
+	if err := get(ctx, folder+releasesFile, &index, maxIndex); err != nil {
 		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, err)
 	}
 	found, err := parseReleases(index.Bytes())
@@ -227,7 +245,8 @@ func (a AlpineInstall) run(ctx context.Context, c *chroot) error {
 	}
 	if len(argv) > 7 {
 		if err := c.run(ctx, nil, argv...); err != nil {
-			return apkHint(fmt.Errorf("install packages: %w", apkError(err)))
+			err = apkHint(fmt.Errorf("install packages: %w", apkError(err)))
+			return c.suggest(ctx, err, apkUnknown, "apk", "search", "--quiet", "--no-cache", "--repositories-file", repositories)
 		}
 	}
 	if a.Kernel != "" {
@@ -263,35 +282,6 @@ func (a AlpineInstall) repositories(c *chroot) (string, error) {
 	}
 	const seen = "/run/meros-repositories"
 	return seen, os.WriteFile(filepath.Join(c.root, seen), []byte(strings.ReplaceAll(content, a.Mirror, insideMirror)), 0o644)
-}
-
-// apkError picks the lines of apk's output that say why it failed.
-func apkError(err error) error {
-	exit, ok := errors.AsType[*proc.ExitError](err)
-	if !ok {
-		return err
-	}
-	var told []string
-	for line := range strings.Lines(exit.Stderr) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "ERROR:") || strings.HasPrefix(line, "WARNING:") || strings.Contains(line, "(no such package)") || strings.Contains(line, "required by:") {
-			told = append(told, line)
-		}
-	}
-	if len(told) == 0 {
-		return err
-	}
-	return fmt.Errorf("apk: exit status %d (%s)", exit.Code, strings.Join(told[:min(len(told), 4)], "; "))
-}
-
-func apkHint(err error) error {
-	text := err.Error()
-	switch {
-	case strings.Contains(text, "UNTRUSTED"), strings.Contains(text, "BAD signature"):
-		return hint.Add(err, "put the repository's public key under includes.chroot/etc/apk/keys/ of the recipe, or take another mirror")
-	case strings.Contains(text, "no such package"):
-		return hint.Add(err, "check the names under <packages> in the build XML against the release's packages")
-	}
-	return err
 }
 
 // takeAlpineKernel moves the kernel and its initrd out of the tree.

@@ -19,17 +19,17 @@ var aptFiles = []string{
 
 // rememberedMirrors is the content of the file Options.Mirrors.
 type rememberedMirrors struct {
-	State   []string `json:"state"`
-	Mirrors mirrors  `json:"mirrors"`
+	State   []string           `json:"state"`
+	Mirrors map[string]mirrors `json:"byDistro"`
 }
 
 // mirrors returns the host's mirrors, remembered from an earlier call if apt's
 // files are the same.
-func (o Options) mirrors(ctx context.Context, r proc.Runner) (mirrors, error) {
+func (o Options) mirrors(ctx context.Context, r proc.Runner) (map[string]mirrors, error) {
 	state := aptState()
 	var known rememberedMirrors
 	content, err := os.ReadFile(o.Mirrors)
-	if err == nil && json.Unmarshal(content, &known) == nil && fmt.Sprint(known.State) == fmt.Sprint(state) {
+	if err == nil && json.Unmarshal(content, &known) == nil && known.Mirrors != nil && fmt.Sprint(known.State) == fmt.Sprint(state) {
 		return known.Mirrors, nil
 	}
 	m, err := hostMirrors(ctx, r)

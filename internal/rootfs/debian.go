@@ -13,10 +13,6 @@ import (
 	"meros/internal/sandbox"
 )
 
-// debianBase is what a Debian guest needs beside the bare system: an init that
-// hears the power button (logind, which wants dbus) and a way to see its network.
-var debianBase = []string{"systemd-sysv", "udev", "dbus", "iproute2"}
-
 // mergedUsr names the suites that have the package usr-is-merged, which spares
 // the packages that usrmerge would pull in.
 var mergedUsr = map[string]bool{"bookworm": true, "trixie": true, "stable": true, "testing": true, "sid": true, "unstable": true}
@@ -24,13 +20,24 @@ var mergedUsr = map[string]bool{"bookworm": true, "trixie": true, "stable": true
 // Bootstrap is what the stage of that name reads.
 type Bootstrap struct {
 	Tool    string // mmdebstrap or debootstrap
+	Distro  string // one of distros
 	Suite   string
 	Arch    string
 	Sources []string // lines of sources.list; none: the tool's default mirror
 }
 
+func (b Bootstrap) distro() distro { return distros[b.Distro] }
+
+// derived tells a distribution made of Debian from Debian itself.
+func (b Bootstrap) derived() bool { return b.Distro != "debian" }
+
 // bootstrap makes the bare tree. The lists of packages stay, for the next stage.
 func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) error {
+	if b.derived() {
+		if err := b.distro().checkKeyring(); err != nil {
+			return fmt.Errorf("bootstrap %s: %w", b.Suite, err)
+		}
+	}
 	c := proc.Cmd{Argv: b.argv(root), Stdout: os.Stdout, Stderr: os.Stderr, Env: toolEnv(), Stdin: strings.NewReader(strings.Join(b.Sources, "\n") + "\n")}
 	if err := r.Run(ctx, c); err != nil {
 		return bootstrapHint(fmt.Errorf("bootstrap %s: %w", b.Suite, lastError(err)), b)
@@ -38,10 +45,27 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 	if err := dropHosts(root); err != nil {
 		return err
 	}
-	if len(b.Sources) == 0 {
+	return b.writeSources(root)
+}
+
+// writeSources leaves the tree with all suites, where the tool leaves only the
+// first: debootstrap does, whose own default mirror is read from what it wrote.
+func (b Bootstrap) writeSources(root string) error {
+	file := filepath.Join(root, "etc/apt/sources.list")
+	lines := b.Sources
+	if len(lines) == 0 && b.Tool == "debootstrap" {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if line := strings.TrimSpace(string(content)); strings.HasPrefix(line, "deb ") {
+			lines, _ = b.distro().lines(mirrors{Main: mirrorOf(line)}, b.Suite)
+		}
+	}
+	if len(lines) == 0 {
 		return nil
 	}
-	return os.WriteFile(filepath.Join(root, "etc/apt/sources.list"), []byte(strings.Join(b.Sources, "\n")+"\n"), 0o644)
+	return os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
 }
 
 // dropHosts removes what the tools leave of the host's own, and the device
@@ -65,7 +89,9 @@ func (b Bootstrap) argv(root string) []string {
 		return b.debootstrap(root)
 	}
 	argv := []string{"mmdebstrap", "--variant=minbase", "--mode=root", "--architectures=" + b.Arch, "--skip=check/empty,cleanup/apt,cleanup/reproducible"}
-	if mergedUsr[b.Suite] {
+	if b.derived() {
+		argv = append(argv, "--include="+b.distro().keyringPackage)
+	} else if mergedUsr[b.Suite] {
 		argv = append(argv, "--include=usr-is-merged")
 	}
 	argv = append(argv, b.Suite, root)
@@ -77,15 +103,27 @@ func (b Bootstrap) argv(root string) []string {
 
 func (b Bootstrap) debootstrap(root string) []string {
 	argv := []string{"debootstrap", "--variant=minbase", "--arch=" + b.Arch}
-	if _, err := os.Stat(debianKeyring); err == nil {
-		argv = append(argv, "--keyring="+debianKeyring)
+	if _, err := os.Stat(b.distro().keyring); err == nil || b.derived() {
+		argv = append(argv, "--keyring="+b.distro().keyring)
+	}
+	if b.derived() {
+		argv = append(argv, "--include="+b.distro().keyringPackage)
 	}
 	argv = append(argv, b.Suite, root)
 	if len(b.Sources) > 0 {
-		fields := strings.Fields(b.Sources[0])
-		argv = append(argv, fields[len(fields)-3])
+		argv = append(argv, mirrorOf(b.Sources[0]))
 	}
 	return argv
+}
+
+// mirrorOf is the address in a line of sources.list, whose one option is followed
+// by it (sources.list(5)).
+func mirrorOf(line string) string {
+	fields := strings.Fields(line)
+	if strings.HasPrefix(fields[1], "[") {
+		return fields[2]
+	}
+	return fields[1]
 }
 
 func bootstrapHint(err error, b Bootstrap) error {
@@ -98,8 +136,13 @@ func bootstrapHint(err error, b Bootstrap) error {
 	case strings.Contains(text, "resolve"), strings.Contains(text, "Could not connect"), strings.Contains(text, "retrieving"),
 		strings.Contains(text, "Failed to fetch"):
 		return hint.Add(err, "the mirror cannot be reached: check the network, or name another with mirror= in the build XML")
-	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "not signed"):
-		return hint.Add(err, "the archive's signature cannot be checked: install the distribution's keyring package")
+	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "not signed"), strings.Contains(text, "unknown key"), strings.Contains(text, "BADSIG"),
+		strings.Contains(text, "EXPKEYSIG"), strings.Contains(text, "Invalid Release signature"):
+		return hint.Add(err, "the archive is not signed by a key of %s (package %s): bring that up to date, or take another mirror", b.distro().keyring, b.distro().keyringPackage)
+	case strings.Contains(text, "not valid anymore"), strings.Contains(text, "is expired"), strings.Contains(text, "not valid yet"):
+		return hint.Add(err, "the mirror serves an old index, or this host's clock is wrong: check `date`, or take another mirror")
+	case strings.Contains(text, "Hash Sum mismatch"), strings.Contains(text, "unexpected size"):
+		return hint.Add(err, "what the mirror sent is not what its signed index says: try again, or take another mirror")
 	}
 	return err
 }
@@ -135,8 +178,10 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 		}
 	}
 	argv := append([]string{"apt-get", "-q", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "install", "--"}, packages...)
-	if err := c.run(ctx, nil, argv...); err != nil {
-		return installHint(fmt.Errorf("install packages: %w", lastError(err)))
+	printed := &lineTail{}
+	if err := c.run(ctx, printed, argv...); err != nil {
+		err = fmt.Errorf("install packages: %w", aptError(err, string(printed.buf)))
+		return c.suggest(ctx, err, aptUnknown, "apt-cache", "pkgnames")
 	}
 	if a.Kernel != "" {
 		if err := c.makeInitrd(ctx, a.Out); err != nil {
@@ -144,13 +189,6 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 		}
 	}
 	return c.dropSecretsAndLists()
-}
-
-func installHint(err error) error {
-	if strings.Contains(err.Error(), "Unable to locate package") {
-		return hint.Add(err, "check the names under <packages> in the build XML against the release's packages")
-	}
-	return err
 }
 
 // hasLists reports whether the bootstrap tool left the lists of packages.
@@ -186,29 +224,6 @@ func toolEnv() []string {
 		}
 	}
 	return env
-}
-
-// lastError picks the lines of a tool's output that say why it failed: the
-// last of them is often only that it did.
-func lastError(err error) error {
-	exit, ok := errors.AsType[*proc.ExitError](err)
-	if !ok {
-		return err
-	}
-	var told []string
-	for line := range strings.Lines(exit.Stderr) {
-		line = strings.TrimSpace(line)
-		if strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") || strings.Contains(line, "No space left") {
-			told = append(told, line)
-		}
-	}
-	if len(told) == 0 {
-		return err
-	}
-	if len(told) > 4 {
-		told = told[:4]
-	}
-	return fmt.Errorf("%w (%s)", &proc.ExitError{Argv: exit.Argv, Code: exit.Code, Signal: exit.Signal}, strings.Join(told, "; "))
 }
 
 // steps by name, for the sandbox.

@@ -34,6 +34,9 @@ func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 	}
 	defer body.Close()
 	n, err := io.Copy(w, io.LimitReader(body, limit+1))
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
 	if err == nil && n > limit {
 		err = fmt.Errorf("more than the %d bytes that it may have", limit)
 	}
@@ -62,7 +65,10 @@ func open(ctx context.Context, address string) (io.ReadCloser, error) {
 	if err != nil {
 		stalled.Stop()
 		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+			return nil, cause
+		}
+		if told, ok := errors.AsType[*url.Error](err); ok {
+			err = told.Err // get names the address
 		}
 		return nil, err
 	}

@@ -22,6 +22,8 @@ type Stage struct {
 	Say   string        // what it does, for people
 	Base  bool          // it makes the tree itself, not a layer over one
 	Stamp Stamp         // of a Base: when it was made from the mirror
+
+	Fetches bool // it takes packages from a mirror
 	// Args are the step's arguments. out is the folder for what the stage makes
 	// beside the tree.
 	Args func(out string) any
@@ -57,6 +59,7 @@ func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]St
 	if err != nil {
 		return nil, err
 	}
+	base.Fetches, install.Fetches = true, true
 	stages := []Stage{base, install}
 	files, err := planPopulate(t, stages[1].Key)
 	if err != nil {
@@ -75,28 +78,37 @@ func planBase(ctx context.Context, r proc.Runner, t *family.Target, o Options) (
 	if t.Distro == "alpine" {
 		return planAlpine(t, o)
 	}
-	if t.Distro != "debian" {
-		return base, install, hint.Add(fmt.Errorf("distro %q cannot be built yet", t.Distro), "set distro=\"debian\" or distro=\"alpine\" in %s", t.BuildFile)
+	d, known := distros[t.Distro]
+	if !known {
+		return base, install, fmt.Errorf("distro %q cannot be built", t.Distro)
 	}
-	base, err = planBootstrap(ctx, r, t, o)
+	base, err = d.planBootstrap(ctx, r, t, o)
 	if err != nil {
 		return base, install, err
 	}
-	return base, planInstall(t, base.Key), nil
+	return base, d.planInstall(t, base.Key), nil
 }
 
-func planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
-	tool, err := bootstrapTool(t)
+func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
+	sources, lack, err := d.sourcesOf(ctx, r, t, o)
 	if err != nil {
 		return Stage{}, err
 	}
-	sources, err := debianSources(ctx, r, t, o)
+	tool, err := bootstrapTool(t, len(sources) > 0)
 	if err != nil {
 		return Stage{}, err
 	}
-	b := Bootstrap{Tool: tool, Suite: suite(t), Arch: debianArch(t), Sources: sources}
+	suite, err := d.suite(t)
+	if err != nil {
+		return Stage{}, err
+	}
+	b := Bootstrap{Tool: tool, Distro: t.Distro, Suite: suite, Arch: debianArch(t), Sources: sources}
 	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
-	return newBase(key, fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool), b, o), nil
+	say := fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool)
+	if lack != "" {
+		say += ", " + lack
+	}
+	return newBase(key, say, b, o), nil
 }
 
 // newBase is the stage that makes the bare tree.
@@ -110,9 +122,13 @@ func newBase(key *store.KeyBuilder, say string, args any, o Options) Stage {
 	return s
 }
 
-// bootstrapTool is the recipe's choice, else mmdebstrap, else debootstrap.
-func bootstrapTool(t *family.Target) (string, error) {
+// bootstrapTool is the recipe's choice, else mmdebstrap, else debootstrap, whose
+// scripts alone know the mirrors of Debian's derivatives.
+func bootstrapTool(t *family.Target, mirrorKnown bool) (string, error) {
 	wanted := []string{"mmdebstrap", "debootstrap"}
+	if t.Distro != "debian" && !mirrorKnown {
+		wanted = []string{"debootstrap"}
+	}
 	if t.Bootstrap != "" {
 		wanted = []string{t.Bootstrap}
 	}
@@ -136,15 +152,15 @@ func debianArch(t *family.Target) string {
 	return runtime.GOARCH
 }
 
-func planInstall(t *family.Target, below store.Key) Stage {
-	packages := slices.Clone(debianBase)
+func (d distro) planInstall(t *family.Target, below store.Key) Stage {
+	packages := slices.Clone(d.base)
 	if t.HasSession() {
 		packages = append(packages, "openssh-server")
 	}
 	packages = append(packages, t.Packages...)
 	a := Install{Packages: packages}
 	if t.Kernel == family.KernelDistro {
-		a.Kernel = debianKernel(debianArch(t))
+		a.Kernel = d.kernel(debianArch(t))
 	}
 	say := fmt.Sprintf("installing %d packages", len(packages))
 	if a.Kernel != "" {
@@ -171,20 +187,6 @@ func stageKey(name string) *store.KeyBuilder {
 // newStage is a stage whose step needs nothing but args.
 func newStage(name string, key *store.KeyBuilder, say string, args any) Stage {
 	return Stage{Name: name, Step: name, Key: key.Sum(), Reads: key.Pieces(), Say: say, Args: func(string) any { return args }}
-}
-
-// debianKernel is the package of the kernel without drivers for real hardware,
-// where the architecture has one.
-func debianKernel(arch string) string {
-	switch arch {
-	case "amd64", "arm64":
-		return "linux-image-cloud-" + arch
-	case "i386":
-		return "linux-image-686-pae"
-	case "armhf":
-		return "linux-image-armmp"
-	}
-	return "linux-image-" + arch
 }
 
 func planPopulate(t *family.Target, below store.Key) (Stage, error) {

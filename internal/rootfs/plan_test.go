@@ -36,42 +36,81 @@ func TestDebianSourcesFollowTheHostsApt(t *testing.T) {
 		calls  []proctest.Call
 		target family.Target
 		want   []string
+		lack   string
 	}{
 		"other suite of the host's mirrors": {
 			[]proctest.Call{{Line: indexTargets, Out: lists}},
-			family.Target{Release: "trixie"},
+			family.Target{Distro: "debian", Release: "trixie"},
 			[]string{
 				"deb " + k + "http://mirror.example/debian trixie main",
 				"deb " + k + "http://mirror.example/debian trixie-updates main",
 				"deb " + k + "http://mirror.example/debian-security trixie-security main",
 			},
+			"",
 		},
 		"rolling": {
 			[]proctest.Call{{Line: indexTargets, Out: lists}},
-			family.Target{Release: "sid"},
+			family.Target{Distro: "debian", Release: "sid"},
 			[]string{"deb " + k + "http://mirror.example/debian sid main"},
+			"",
+		},
+		"recipe's security mirror": {
+			[]proctest.Call{{Line: indexTargets, Out: lists}},
+			family.Target{Distro: "debian", Release: "trixie", Security: "http://own.example/s"},
+			[]string{
+				"deb " + k + "http://mirror.example/debian trixie main",
+				"deb " + k + "http://mirror.example/debian trixie-updates main",
+				"deb " + k + "http://own.example/s trixie-security main",
+			},
+			"",
+		},
+		"a derivative has all in one archive": {
+			[]proctest.Call{{Line: indexTargets, Out: lists + "\nhttp://u.example/ubuntu|noble-updates|main|Packages|Ubuntu\nhttp://u.example/ubuntu|noble|main|Packages|Ubuntu"}},
+			family.Target{Distro: "ubuntu", Release: "noble"},
+			[]string{
+				"deb http://u.example/ubuntu noble main universe",
+				"deb http://u.example/ubuntu noble-updates main universe",
+				"deb http://u.example/ubuntu noble-security main universe",
+			},
+			"",
+		},
+		"a rolling derivative": {
+			[]proctest.Call{{Line: indexTargets, Out: lists}},
+			family.Target{Distro: "kali", Mirror: "http://k.example/kali"},
+			[]string{"deb http://k.example/kali kali-rolling main"},
+			"",
+		},
+		"a derivative that the host's apt does not know": {
+			[]proctest.Call{{Line: indexTargets, Out: lists}},
+			family.Target{Distro: "devuan"},
+			nil, "",
 		},
 		"recipe's mirror": {
 			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info"}},
-			family.Target{Release: "bookworm", Mirror: "http://own.example/d"},
+			family.Target{Distro: "debian", Release: "bookworm", Mirror: "http://own.example/d"},
 			[]string{"deb " + k + "http://own.example/d bookworm main", "deb " + k + "http://own.example/d bookworm-updates main"},
+			"without security updates",
 		},
 		"no lists downloaded": {
 			[]proctest.Call{{Line: indexTargets}, {Line: indexTargets + " --no-release-info", Out: unknown}},
-			family.Target{},
+			family.Target{Distro: "debian"},
 			[]string{"deb " + k + "http://m.example/debian stable main", "deb " + k + "http://m.example/debian stable-updates main"},
+			"without security updates",
 		},
 		"no apt": {
-			[]proctest.Call{{Line: indexTargets, Err: proc.ErrNotFound}}, family.Target{}, nil,
+			[]proctest.Call{{Line: indexTargets, Err: proc.ErrNotFound}}, family.Target{Distro: "debian"}, nil, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := debianSources(t.Context(), proctest.Script(t, tt.calls...), &tt.target, Options{})
+			got, lack, err := distros[tt.target.Distro].sourcesOf(t.Context(), proctest.Script(t, tt.calls...), &tt.target, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("sources differ (-want +got):\n%s", diff)
+			}
+			if (tt.lack == "") != (lack == "") || !strings.Contains(lack, tt.lack) {
+				t.Errorf("they lack %q, want %q", lack, tt.lack)
 			}
 		})
 	}
@@ -159,13 +198,6 @@ func TestLentFileComesBackUnlessReplaced(t *testing.T) {
 				t.Errorf("left behind: %v", left)
 			}
 		})
-	}
-}
-
-func TestLastErrorTellsWhy(t *testing.T) {
-	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "Reading…\nE: Unable to locate package nosuch\nI: done\n"}
-	if got, want := lastError(exit).Error(), "apt-get: exit status 100 (E: Unable to locate package nosuch)"; got != want {
-		t.Errorf("lastError = %q, want %q", got, want)
 	}
 }
 

@@ -14,109 +14,119 @@ import (
 	"meros/internal/proc"
 )
 
-// debianKeyring holds the archive's keys, on the host and, at the same path, in
-// every Debian chroot (package debian-archive-keyring).
-const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-
-// rolling suites have neither an updates nor a security suite.
-var rolling = map[string]bool{"sid": true, "unstable": true, "experimental": true}
-
-// mirrors are the addresses of a Debian archive. Empty ones are not known.
+// mirrors are the addresses of a distribution's archive. Empty ones are not known.
 type mirrors struct {
 	Main     string `json:"main"`
 	Security string `json:"security"`
 }
 
-// debianSources returns the lines of the target's sources.list, or none if
-// neither the recipe nor the host's apt names a mirror: then the bootstrap tool
-// takes its own default.
-func debianSources(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]string, error) {
-	m, err := o.mirrors(ctx, r)
+// sourcesOf returns the lines of the target's sources.list, or none if neither
+// the recipe nor the host's apt names a mirror: then the bootstrap tool takes its
+// own default. What the lines lack is told in a word for people.
+func (d distro) sourcesOf(ctx context.Context, r proc.Runner, t *family.Target, o Options) (lines []string, lack string, err error) {
+	all, err := o.mirrors(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
+	m := all[t.Distro]
 	if t.Mirror != "" {
 		m.Main = t.Mirror
 	}
-	if m.Main == "" {
-		return nil, nil
+	if t.Security != "" {
+		m.Security = t.Security
 	}
-	lines := []string{sourceLine(m.Main, suite(t))}
-	if rolling[suite(t)] {
-		return lines, nil
+	suite, err := d.suite(t)
+	if err != nil || m.Main == "" {
+		return nil, "", err
 	}
-	lines = append(lines, sourceLine(m.Main, suite(t)+"-updates"))
-	if m.Security != "" {
-		lines = append(lines, sourceLine(m.Security, suite(t)+"-security"))
-	}
-	return lines, nil
+	lines, lack = d.lines(m, suite)
+	return lines, lack, nil
 }
 
-func sourceLine(mirror, suite string) string {
+// lines are those of a suite with its updates, and what they lack.
+func (d distro) lines(m mirrors, suite string) (lines []string, lack string) {
+	lines = []string{d.line(m.Main, suite)}
+	if d.isRolling(suite) {
+		return lines, ""
+	}
+	lines = append(lines, d.line(m.Main, suite+"-updates"))
+	switch {
+	case !d.apart:
+		lines = append(lines, d.line(m.Main, suite+"-security"))
+	case m.Security != "":
+		lines = append(lines, d.line(m.Security, suite+"-security"))
+	default:
+		lack = "without security updates: no mirror of them is known, security=\"…\" names one"
+	}
+	return lines, lack
+}
+
+func (d distro) line(mirror, suite string) string {
 	options := ""
-	if _, err := os.Stat(debianKeyring); err == nil {
-		options = "[signed-by=" + debianKeyring + "] "
+	if _, err := os.Stat(d.keyring); err == nil {
+		options = "[signed-by=" + d.keyring + "] "
 	}
-	return "deb " + options + mirror + " " + suite + " main"
+	return "deb " + options + mirror + " " + suite + " " + d.components
 }
 
-// suite is the target's release, stable where the recipe names none.
-func suite(t *family.Target) string {
-	if t.Release == "" {
-		return "stable"
-	}
-	return t.Release
-}
-
-// hostMirrors asks the host's apt for the Debian mirrors it is set to
-// (apt-get(8), indextargets). A host without apt knows none.
-func hostMirrors(ctx context.Context, r proc.Runner) (mirrors, error) {
+// hostMirrors asks the host's apt for the mirrors that it is set to, by
+// distribution (apt-get(8), indextargets). A host without apt knows none.
+func hostMirrors(ctx context.Context, r proc.Runner) (map[string]mirrors, error) {
 	const format = "$(SITE)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)|$(ORIGIN)"
-	var m mirrors
+	found := map[string]mirrors{}
 	// The second call names also sources whose lists were never downloaded.
 	for _, more := range [][]string{nil, {"--no-release-info"}} {
 		var out bytes.Buffer
 		argv := append([]string{"apt-get", "indextargets", "--format", format}, more...)
 		err := r.Run(ctx, proc.Cmd{Argv: argv, Stdout: &out})
 		if errors.Is(err, proc.ErrNotFound) {
-			return m, nil
+			return found, nil
 		}
 		if err != nil {
-			return m, fmt.Errorf("ask the host's apt for its mirrors: %w", err)
+			return found, fmt.Errorf("ask the host's apt for its mirrors: %w", err)
 		}
 		for line := range strings.Lines(out.String()) {
-			m.take(strings.Split(strings.TrimSpace(line), "|"))
+			take(found, strings.Split(strings.TrimSpace(line), "|"))
 		}
-		if m.Main != "" {
+		if len(found) > 0 {
 			break
 		}
 	}
-	return m, nil
+	return found, nil
 }
 
 // take reads one line of hostMirrors' format; the first of each kind counts.
-func (m *mirrors) take(fields []string) {
+func take(found map[string]mirrors, fields []string) {
 	if len(fields) != 5 || fields[2] != "main" || fields[3] != "Packages" {
 		return
 	}
 	site, release, origin := fields[0], fields[1], fields[4]
-	u, err := url.Parse(site)
-	if err != nil || (origin != "Debian" && !looksDebian(origin, u)) {
+	name := strings.ToLower(origin)
+	if strings.HasPrefix(origin, "$(") {
+		name = looksLike(site)
+	}
+	d, known := distros[name]
+	if !known {
 		return
 	}
-	switch {
-	case strings.HasSuffix(release, "-security"):
-		if m.Security == "" {
-			m.Security = site
-		}
-	case !strings.Contains(release, "-") && m.Main == "":
+	m := found[name]
+	switch security := strings.HasSuffix(release, "-security"); {
+	case security && d.apart && m.Security == "":
+		m.Security = site
+	case !strings.Contains(strings.TrimPrefix(release, "kali-"), "-") && m.Main == "":
 		m.Main = site
+	}
+	if m != (mirrors{}) {
+		found[name] = m
 	}
 }
 
-// looksDebian judges a source by its address where no list tells its origin:
-// apt leaves the variable as it stands.
-func looksDebian(origin string, u *url.URL) bool {
-	base := path.Base(u.Path)
-	return strings.HasPrefix(origin, "$(") && (base == "debian" || base == "debian-security")
+// looksLike judges a source by its address where no list tells its origin: apt
+// leaves the variable as it stands.
+func looksLike(site string) string {
+	u, err := url.Parse(site)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(path.Base(u.Path), "-security")
 }

@@ -70,6 +70,7 @@ func testAlpine(t *testing.T, root string) {
 		}
 	}
 	mustRun(t, root, "shutdown", "mos_alp")
+	t.Run("the optional target of mos_demo", func(t *testing.T) { testOptionalBuilt(t, root, repo) })
 }
 
 // alpineFamily writes the recipe of mos_alp, with a domain like mos_demo's.

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -93,13 +92,7 @@ func testInterruptedBuilds(t *testing.T, root string) {
 func testMirrors(t *testing.T, root string) {
 	none := httptest.NewServer(http.NotFoundHandler())
 	defer none.Close()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := "http://" + closed.Addr().String()
-	closed.Close()
-	for name, mirror := range map[string]string{"answers 404": none.URL, "is not there": nobody} {
+	for name, mirror := range map[string]string{"answers 404": none.URL, "is not there": nobody(t)} {
 		t.Run("a mirror that "+name, func(t *testing.T) {
 			replaceIn(t, root, "mos_demo/build/box.xml", `release="bookworm"`, `release="bookworm" mirror="`+mirror+`/debian"`)
 			defer replaceIn(t, root, "mos_demo/build/box.xml", ` mirror="`+mirror+`/debian"`, "")

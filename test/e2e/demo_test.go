@@ -56,9 +56,11 @@ func TestDemo(t *testing.T) {
 		wantHost(t, now)
 	})
 
-	if r := mustRun(t, root, "init", "mos_demo"); r.out != "" {
-		t.Errorf("init wrote to stdout: %q", r.out)
+	t.Run("optional target left out", func(t *testing.T) { testLeftOut(t, root) })
+	if r := mustRun(t, root, "init", "mos_demo"); r.out != "" || !strings.Contains(r.err, alpine+": left out: it is optional") {
+		t.Errorf("init wrote to stdout %q, to stderr:\n%s", r.out, r.err)
 	}
+	dropOptional(t, root)
 	t.Run("guest", func(t *testing.T) { testGuest(t, root) })
 	t.Run("exec", func(t *testing.T) { testExec(t, root) })
 	t.Run("files", func(t *testing.T) { testFiles(t, root) })

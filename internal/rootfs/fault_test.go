@@ -1,0 +1,60 @@
+package rootfs
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"meros/internal/hint"
+	"meros/internal/proc"
+)
+
+func TestLastErrorTellsWhy(t *testing.T) {
+	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "Reading…\nE: Unable to locate package nosuch\nI: done\n"}
+	if got, want := lastError(exit).Error(), "apt-get: exit status 100 (E: Unable to locate package nosuch)"; got != want {
+		t.Errorf("lastError = %q, want %q", got, want)
+	}
+}
+
+func TestAptErrorNamesWhatExcludesEachOther(t *testing.T) {
+	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "E: Unable to correct problems, you have held broken packages.\n"}
+	printed := "Reading package lists...\n\nThe following packages have unmet dependencies:\n" +
+		" postfix : Conflicts: mail-transport-agent\n exim4-config : Conflicts: postfix but 3.7.11 is to be installed\n" +
+		"E: Unable to correct problems, you have held broken packages.\n"
+	err := aptError(exit, printed)
+	want := "apt-get: exit status 100 (packages that cannot be together; postfix : Conflicts: mail-transport-agent; exim4-config : Conflicts: postfix but 3.7.11 is to be installed)"
+	if err.Error() != want || len(hint.Of(err)) == 0 {
+		t.Errorf("aptError = %q, hints %q, want %q", err, hint.Of(err), want)
+	}
+}
+
+// lister is a package manager that knows some names.
+type lister struct{ names string }
+
+func (l lister) Run(_ context.Context, c proc.Cmd) error {
+	_, err := c.Stdout.Write([]byte(l.names))
+	return err
+}
+
+func TestUnknownPackagesComeWithTheNearestNames(t *testing.T) {
+	c := &chroot{root: "/x", r: lister{"less\nlsof\nvim\nvim-tiny\nopenssh-server\n"}}
+	for text, want := range map[string]string{
+		"E: Unable to locate package lesss":                              "lesss: the nearest names are less",
+		"E: Package 'openssh-servr' has no installation candidate":       "openssh-servr: the nearest names are openssh-server",
+		"E: Unable to locate package lss; E: Unable to locate package v": "lss: the nearest names are less, lsof",
+	} {
+		err := c.suggest(t.Context(), errors.New(text), aptUnknown, "list")
+		if got := strings.Join(hint.Of(err), "\n"); !strings.Contains(got, want) || !strings.Contains(got, "<packages>") {
+			t.Errorf("%s: hints %q, want %q", text, got, want)
+		}
+	}
+	err := c.suggest(t.Context(), errors.New("ERROR: unable to select packages:\n  vimm (no such package):\n    required by: world[vimm]"), apkUnknown, "list")
+	if got := strings.Join(hint.Of(err), "\n"); !strings.Contains(got, "vimm: the nearest names are vim") {
+		t.Errorf("of apk: hints %q", got)
+	}
+	other := errors.New("disk full")
+	if err := c.suggest(t.Context(), other, aptUnknown, "list"); !errors.Is(err, other) || len(hint.Of(err)) != 0 {
+		t.Errorf("another error got %q", hint.Of(err))
+	}
+}
