@@ -22,7 +22,7 @@ var layers = map[string]string{
 	"proc":          "golang.org/x/sys",
 	"proc/proctest": "proc",
 	"sandbox":       "hint proc golang.org/x/sys",
-	"mirror":        "",
+	"mirror":        "golang.org/x/sys",
 	"store":         "layout proc golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
 	// The model.

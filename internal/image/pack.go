@@ -19,6 +19,7 @@ type Options struct {
 	FreeMB int    // MiB that statvfs(3) shows as available to an ordinary user
 	UUIDs  UUIDs
 	Epoch  int64 // time of the file system's making, seconds since 1970
+	Latest int64 // files that are younger get this time, seconds since 1970; 0: none do
 }
 
 // UUIDs are the identities in an image. Equal ones make equal images.
@@ -84,6 +85,9 @@ func write(ctx context.Context, r proc.Runner, root, out string, g geometry, o O
 		return err
 	}
 	if err := mkfs(ctx, r, root, out, q.dataOffset+partitionStart, g, o); err != nil {
+		return err
+	}
+	if err := setTimes(f, q.dataOffset+partitionStart, o.Latest); err != nil {
 		return err
 	}
 	if err := q.finish(f); err != nil {

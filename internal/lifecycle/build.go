@@ -209,10 +209,12 @@ func (w *work) run(ctx context.Context) error {
 		}
 		layers = append(layers, l)
 	}
+	settled := make(chan error, 1)
+	go func() { settled <- w.store.Settle() }() // the disk writes while the image is packed
 	if err := w.packAndPlace(ctx, layers); err != nil {
 		return err
 	}
-	return w.remember()
+	return errors.Join(w.remember(), <-settled)
 }
 
 func (w *work) chroot() string { return w.Paths.Chroot(w.t.Family, w.t.Name) }

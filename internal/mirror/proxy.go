@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Proxy serves one build. Close it.
@@ -72,6 +74,9 @@ func (p *Proxy) Close(keep bool) error {
 	if keep {
 		files, readErr := os.ReadDir(p.fresh)
 		err = errors.Join(err, readErr)
+		if len(files) > 0 {
+			err = errors.Join(err, p.sync())
+		}
 		for _, f := range files {
 			if !strings.HasPrefix(f.Name(), partialPrefix) {
 				err = errors.Join(err, os.Rename(filepath.Join(p.fresh, f.Name()), filepath.Join(p.dir, f.Name())))
@@ -79,6 +84,17 @@ func (p *Proxy) Close(keep bool) error {
 		}
 	}
 	return errors.Join(err, os.RemoveAll(p.fresh))
+}
+
+// sync waits until all is on the disk. A file is kept for long: one that a power
+// cut left empty under its name would fail every build that asks for it.
+func (p *Proxy) sync() error {
+	dir, err := os.Open(p.fresh)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return unix.Syncfs(int(dir.Fd()))
 }
 
 // Names in the folder of a proxy that are no kept answers.

@@ -73,7 +73,7 @@ func (s Store) hold(how int) (release func(), err error) {
 func (s Store) Layer(key Key) (Layer, bool) {
 	l := Layer{Key: key, dir: filepath.Join(s.layers(), string(key))}
 	info, err := os.Stat(l.FS())
-	return l, err == nil && info.IsDir()
+	return l, err == nil && info.IsDir() && !l.stale()
 }
 
 // Pending is a layer in the making. It belongs to the process that made it.
@@ -125,6 +125,9 @@ func (p *Pending) Commit() (Layer, error) {
 		return Layer{}, errors.Join(err, p.Discard())
 	}
 	l := Layer{Key: p.Key, dir: filepath.Join(p.store.layers(), string(p.Key))}
+	if err := mark(p.dir); err != nil {
+		return Layer{}, errors.Join(err, p.Discard())
+	}
 	err := os.Rename(p.dir, l.dir)
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
 		return l, p.Discard()
@@ -143,8 +146,8 @@ func (p *Pending) Discard() error {
 
 // Remove takes the layer of that key out of the store.
 func (s Store) Remove(key Key) error {
-	l, ok := s.Layer(key)
-	if !ok {
+	l := Layer{Key: key, dir: filepath.Join(s.layers(), string(key))}
+	if _, err := os.Lstat(l.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	// A rename first: a layer that is half removed must not look whole.
@@ -155,13 +158,13 @@ func (s Store) Remove(key Key) error {
 	return s.remove(gone)
 }
 
-// Sweep removes what builds that died have left in the making. Layers that a
-// living process makes are its own and stay.
+// Sweep removes what builds that died have left in the making, and what a power
+// cut may have torn. Layers that a living process makes are its own and stay.
 func (s Store) Sweep() error {
-	making, err := lockDir(s.pending(), unix.LOCK_EX)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if err := s.paths.MkdirAll(s.pending(), 0o755); err != nil {
+		return err
 	}
+	making, err := lockDir(s.pending(), unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -179,6 +182,17 @@ func (s Store) Sweep() error {
 		}
 		errs = append(errs, s.remove(dir))
 		lock.Close()
+	}
+	return errors.Join(append(errs, s.removeStale())...)
+}
+
+func (s Store) removeStale() error {
+	keys, err := s.Keys()
+	errs := []error{err}
+	for _, key := range keys {
+		if l := (Layer{Key: key, dir: filepath.Join(s.layers(), string(key))}); l.stale() {
+			errs = append(errs, s.Remove(key))
+		}
 	}
 	return errors.Join(errs...)
 }
