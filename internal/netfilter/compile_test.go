@@ -21,10 +21,14 @@ func testMAC(fullID string, iface int) string {
 	return "52:54:00:00:" + map[string]string{"a": "0a", "b": "0b", "fw": "0f", "guest": "0e"}[target] + ":0" + string(rune('0'+iface))
 }
 
-// load reads the family of a case below testdata.
+// load reads the family of a case below testdata, or one that ships.
 func load(t *testing.T, name string) *family.Family {
 	t.Helper()
-	f, err := family.Load(layout.Paths{Root: "testdata"}, name)
+	root := "testdata"
+	if strings.HasPrefix(name, "mos_") {
+		root = "../.."
+	}
+	f, err := family.Load(layout.Paths{Root: root}, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +40,7 @@ func TestCompile(t *testing.T) {
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("no cases: %v", err)
 	}
-	for _, name := range cases {
+	for _, name := range append(cases, "mos_lab") {
 		set, err := Compile(load(t, name), Host{}, testMAC)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -38,13 +38,26 @@ func prove(t *testing.T, name string, change func(string) string) Proof {
 }
 
 func TestProve(t *testing.T) {
-	for _, name := range []string{"via", "pair", "mos_lab"} {
+	wantProved(t, "via", "pair")
+}
+
+func TestProveShipped(t *testing.T) { wantProved(t, "mos_sec", "mos_lab") }
+
+// wantProved checks that the rules of families do what their policies say.
+func wantProved(t *testing.T, families ...string) {
+	t.Helper()
+	for _, name := range families {
 		proof := prove(t, name, func(s string) string { return s })
 		if proof.Packets < 300 {
 			t.Errorf("%s: %d packets, want hundreds", name, proof.Packets)
 		}
 		for _, fault := range proof.Faults {
 			t.Errorf("%s: %+v", name, fault)
+		}
+		for _, v := range proof.Assertions {
+			if !v.Holds {
+				t.Errorf("%s: %+v", name, v)
+			}
 		}
 	}
 }

@@ -6,14 +6,16 @@ import (
 	"testing"
 )
 
-// TestShippedPolicies proves the shipped family that has a policy; no guest is
+// TestShippedPolicies proves the shipped families that have a policy; no guest is
 // started.
 func TestShippedPolicies(t *testing.T) {
 	needHost(t)
 	root := newRoot(t)
-	r := mustRun(t, root, "prove", "mos_sec")
-	if !strings.Contains(r.out, " 0 not as declared") || strings.Contains(r.out, "VIOLATED") {
-		t.Errorf("prove mos_sec:\n%s", r.out)
+	for _, name := range []string{"mos_sec", "mos_lab"} {
+		if r := mustRun(t, root, "prove", name); !strings.Contains(r.out, " 0 not as declared") || strings.Contains(r.out, "VIOLATED") {
+			t.Errorf("prove %s:\n%s", name, r.out)
+		}
+		mustRun(t, root, "lint", name, "--strict")
 	}
 }
 
