@@ -173,7 +173,7 @@ func TestRun(t *testing.T) {
 		p.wantEnd(t, time.Minute, 0)
 	})
 	t.Run("a guest that dies", func(t *testing.T) {
-		p := s.start(t, root, "run", sess, "xterm", "-T", "doomed")
+		p := s.start(t, root, "run", sess, "xterm", "-T", "doomed", "-e", "sleep", "600")
 		s.window(t, "doomed on merOS")
 		mustRun(t, root, "shutdown", "--force", "mos_sess")
 		p.wantEnd(t, 2*time.Minute, 255)
