@@ -22,6 +22,8 @@ var layers = map[string]string{
 	"proc":          "golang.org/x/sys",
 	"proc/proctest": "proc",
 	"sandbox":       "hint proc golang.org/x/sys",
+	"capture":       "golang.org/x/sys",
+	"prober":        "golang.org/x/sys",
 	"mirror":        "golang.org/x/sys",
 	"store":         "layout proc golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
@@ -35,11 +37,11 @@ var layers = map[string]string{
 	"kernel":        "family hint layout proc sandbox store ui golang.org/x/sys",
 	"virt":          "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
 	"virt/virttest": "",
-	"netfilter":     "family hint layout proc ui golang.org/x/sys",
+	"netfilter":     "family hint layout proc ui capture prober golang.org/x/sys",
 	"session":       "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
 	// What joins them.
-	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session golang.org/x/sys",
-	"cmd/meros": "family hint layout proc sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
+	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session capture prober golang.org/x/sys",
+	"cmd/meros": "family hint layout proc prober sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
 }
 
 // testOnly is what tests may import on top.

@@ -20,6 +20,7 @@ import (
 	"meros/internal/lifecycle"
 	"meros/internal/netfilter"
 	"meros/internal/proc"
+	"meros/internal/prober"
 	"meros/internal/sandbox"
 	"meros/internal/ui"
 )
@@ -30,6 +31,9 @@ func main() {
 	}
 	if netfilter.IsChild(os.Args) {
 		os.Exit(netfilter.Child())
+	}
+	if prober.IsProbe(os.Args) {
+		os.Exit(prober.Run(os.Stdin, os.Stdout))
 	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }

@@ -266,8 +266,13 @@ func (c *compiler) bridgeToHost() {
 			c.line("%s arp daddr ip %s accept", me, set(host))
 			c.line("%s ip saddr %s accept", me, set(versions[0].addrs(p.Addrs)))
 		}
-		if len(versions[1].hostAddrs(p)) > 0 && len(versions[1].addrs(p.Addrs)) > 0 {
-			c.line("%s ip6 saddr %s accept", me, set(versions[1].addrs(p.Addrs)))
+		if host := versions[1].hostAddrs(p); len(host) > 0 && len(versions[1].addrs(p.Addrs)) > 0 {
+			// The host never forwards IPv6 for guests, and so need not even say that it
+			// does not.
+			c.line("%s ip6 saddr %s ip6 daddr %s accept", me, set(versions[1].addrs(p.Addrs)), set(host))
+			for _, a := range host {
+				c.line("%s icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 @th,64,128 %s accept", me, hex(a))
+			}
 		}
 	}
 	c.line("goto refuse_denied")

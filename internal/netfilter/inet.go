@@ -28,7 +28,14 @@ func (c *compiler) inetTable() {
 	}
 	bridges := quoted(c.bridges())
 	c.base("input", "filter", "input", inetFilter, func() { c.line("iifname %s jump to_host", bridges) })
-	c.base("output", "filter", "output", inetFilter, func() { c.line("oifname %s jump from_host", bridges) })
+	c.base("output", "filter", "output", inetFilter, func() {
+		c.line("oifname %s jump from_host", bridges)
+		// The host's end of a port is a link of its own, and the kernel speaks IPv6 by
+		// it, past the bridge: who it is, which groups it has joined.
+		if len(c.ports) > 0 {
+			c.line("oifname %s goto refuse_denied", quoted(c.devices()))
+		}
+	})
 	c.base("forward", "filter", "forward", inetFilter, func() {
 		c.line("iifname %s jump through", bridges)
 		c.line("oifname %s jump through", bridges)

@@ -10,12 +10,16 @@ import (
 	"testing"
 
 	"meros/internal/family"
+	"meros/internal/prober"
 	"meros/internal/proc"
 )
 
 func TestMain(m *testing.M) {
 	if IsChild(os.Args) {
 		os.Exit(Child())
+	}
+	if prober.IsProbe(os.Args) {
+		os.Exit(prober.Run(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
