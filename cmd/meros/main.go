@@ -19,8 +19,8 @@ import (
 	"meros/internal/layout"
 	"meros/internal/lifecycle"
 	"meros/internal/netfilter"
-	"meros/internal/proc"
 	"meros/internal/prober"
+	"meros/internal/proc"
 	"meros/internal/sandbox"
 	"meros/internal/ui"
 )

@@ -63,7 +63,7 @@ family or target: meros --build FAMILY, meros FULLID --connect.
 	root.AddCommand(newInfoCmd(e), newSSHConfigCmd(e), newIPCmd(e), newPortsCmd(e), newKeysCmd(e), newMasterCmd(e),
 		newCacheCmd(e), newLogCmd(e), newValidateCmd(e), newDoctorCmd(e), newCompletionCmd(), newManCmd())
 	root.AddCommand(newNewCmd(e), newGraphCmd(e), newEventsCmd(e), newSnapshotCmd(e))
-	root.AddCommand(newPolicyCmd(e), newProveCmd(e), newLintCmd(e))
+	root.AddCommand(newPolicyCmd(e), newProveCmd(e), newVerifyCmd(e), newLintCmd(e))
 	help := newHelpCmd()
 	root.SetHelpCommand(help)
 	root.AddCommand(help)

@@ -150,6 +150,15 @@ func IsBridge(link string) bool {
 	return err == nil && unix.ByteSliceToString(info.Driver[:]) == "bridge"
 }
 
+// HardwareAddr returns the MAC of a link.
+func HardwareAddr(link string) (string, error) {
+	l, err := net.InterfaceByName(link)
+	if err != nil {
+		return "", err
+	}
+	return l.HardwareAddr.String(), nil
+}
+
 // Addrs returns the addresses of this host by link, loopback left out.
 func Addrs() (map[netip.Addr]string, error) {
 	links, err := net.Interfaces()

@@ -190,6 +190,25 @@ func (c *Conn) ShutdownDomain(ctx context.Context, d Domain) error {
 	})
 }
 
+// Reboot asks a guest to start anew; it returns before the guest does, and a guest
+// that boots or hangs ignores it.
+func (c *Conn) Reboot(ctx context.Context, d Domain) error {
+	err := c.call(ctx, func(lib *libvirt.Libvirt) error { return lib.DomainReboot(d.handle, libvirt.DomainRebootDefault) })
+	if err != nil {
+		return fmt.Errorf("reboot %s: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Reset starts a guest anew at once, as the button on its front would.
+func (c *Conn) Reset(ctx context.Context, d Domain) error {
+	err := c.call(ctx, func(lib *libvirt.Libvirt) error { return lib.DomainReset(d.handle, 0) })
+	if err != nil {
+		return fmt.Errorf("reset %s: %w", d.Name, err)
+	}
+	return nil
+}
+
 // DestroyDomain implements Daemon.
 func (c *Conn) DestroyDomain(ctx context.Context, d Domain) error {
 	return c.end(ctx, "cut the power of "+d.Name, func(lib *libvirt.Libvirt) error {

@@ -1,8 +1,13 @@
 package e2e
 
 import (
+	"encoding/json"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -40,17 +45,43 @@ func filterText(t *testing.T) string {
 	return text
 }
 
-// TestPolicyOfARunningGuest gives mos_demo a policy and looks at what its guest
-// can do, and at what is left of it.
-func TestPolicyOfARunningGuest(t *testing.T) {
+// gatedDemo gives mos_demo a second target of the same image, the next hop of the
+// first, whose user is root so that it can send any frame.
+func gatedDemo(t *testing.T, root string) {
+	t.Helper()
+	for from, to := range map[string]string{
+		"build/box.xml": "build/gate.xml", "libvirt/box.xml": "libvirt/gate.xml", "rootfs/box/hooks/20-network.sh": "rootfs/gate/hooks/20-network.sh",
+		"rootfs/box/includes.chroot/etc/systemd/network/10-lan.network": "rootfs/gate/includes.chroot/etc/systemd/network/10-lan.network",
+	} {
+		content, err := os.ReadFile(filepath.Join(root, "conf/target/mos_demo", from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.NewReplacer("10.60.7.2", "10.60.7.3", `"box"`, `"gate"`).Replace(string(content))
+		write(t, root, "mos_demo/"+to, text, map[bool]os.FileMode{true: 0o755, false: 0o644}[strings.Contains(to, "hooks")])
+	}
+	replaceIn(t, root, "mos_demo/rootfs/box/includes.chroot/etc/systemd/network/10-lan.network", "[Network]", "[Network]\nGateway=10.60.7.3")
+	replaceIn(t, root, "mos_demo/build/box.xml", `username="user"`, `username="root"`)
+	write(t, root, "mos_demo/netfilter/policy.xml", `<policy log="yes">
+<allow from="box" to="internet" via="gate" proto="tcp"/>
+<allow from="box" to="gate" proto="udp" ports="53"/>
+<allow from="gate" to="box" proto="icmp"/>
+<allow from="host" to="family" proto="tcp" ports="2022"/>
+</policy>`, 0o644)
+}
+
+// TestPolicyOfRunningGuests gives mos_demo a policy and looks at what its guests can
+// do, with the policy as it is, changed, and with holes, and at what is left of it.
+func TestPolicyOfRunningGuests(t *testing.T) {
 	needHost(t)
 	root := newRoot(t)
 	t.Cleanup(func() { meros(t, root, "shutdown", "--force") })
 	const policy = "mos_demo/netfilter/policy.xml"
-	write(t, root, policy, `<policy log="yes"><allow from="host" to="box" proto="tcp" ports="2022"/></policy>`, 0o644)
+	gatedDemo(t, root)
 	mustRun(t, root, "build", "mos_demo")
 	before := filterText(t)
 	mustRun(t, root, "init", "mos_demo")
+	t.Run("verify", func(t *testing.T) { testVerify(t, root) })
 	knock := func() string {
 		return meros(t, root, "exec", box, "--", "bash", "-c", "timeout 3 bash -c 'exec 3<>/dev/tcp/10.60.7.1/9'; echo $?").out
 	}
@@ -64,12 +95,73 @@ func TestPolicyOfARunningGuest(t *testing.T) {
 		t.Errorf("what is allowed now is not answered: %q", got)
 	}
 	mustRun(t, root, "info", "--check", "mos_demo")
-	if out, err := exec.CommandContext(t.Context(), "nft", "delete", "table", "inet", "meros_mos_demo").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	nft(t, "delete", "table", "inet", "meros_mos_demo")
 	wantFailure(t, meros(t, root, "info", "--check", "mos_demo"), 1, "mos_demo", "changed")
 	mustRun(t, root, "shutdown", "mos_demo")
 	if after := filterText(t); after != before {
 		t.Errorf("the host is left as\n%s\nwas\n%s", after, before)
 	}
+}
+
+func nft(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "nft", args...).CombinedOutput(); err != nil {
+		t.Fatalf("nft %q: %v: %s", args, err, out)
+	}
+}
+
+// verification is what meros verify --output json prints.
+type verification struct {
+	Phases []struct {
+		Phase                               string
+		Allowed, Arrived, Forbidden, Unsent int
+	}
+	Leaks  []struct{ Phase, Where, From, Packet, Why, Frame string }
+	Missed []any
+	Filter string
+	Notes  []string
+}
+
+func verify(t *testing.T, root string, status int, args ...string) verification {
+	t.Helper()
+	r := meros(t, root, append([]string{"verify", "mos_demo", "--output", "json"}, args...)...)
+	var v verification
+	if err := json.Unmarshal([]byte(r.out), &v); err != nil || r.code != status {
+		t.Fatalf("exit status %d, want %d: %v\n%s%s", r.code, status, err, r.out, r.err)
+	}
+	return v
+}
+
+// testVerify has the guests verified as they are, with a hole in the rules, and while
+// they are restarted.
+func testVerify(t *testing.T, root string) {
+	ordinary := call{root: root, args: []string{"verify", "mos_demo"}, attr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}}
+	if r := ordinary.run(t); r.code != 4 {
+		t.Errorf("as nobody: exit status %d, want 4\n%s", r.code, r.err)
+	}
+	v := verify(t, root, 0, "--disrupt")
+	names := []string{}
+	for _, p := range v.Phases {
+		names = append(names, p.Phase)
+		if p.Arrived != p.Allowed || p.Forbidden < 30 && p.Phase != "while gate is killed" {
+			t.Errorf("%+v", p)
+		}
+	}
+	want := "as it is, while rules are loaded anew, while gate reboots, while gate is killed, while gate starts, after gate was restarted, while box is killed, while box starts, after box was restarted"
+	if got := strings.Join(names, ", "); got != want {
+		t.Errorf("the phases are %s, want %s", got, want)
+	}
+	nft(t, "insert", "rule", "bridge", "meros_mos_demo", "between", "ip", "protocol", "udp", "accept")
+	v = verify(t, root, 1)
+	if v.Filter != "changed" || !slices.ContainsFunc(v.Leaks, func(l struct{ Phase, Where, From, Packet, Why, Frame string }) bool {
+		return l.From == "box" && l.Where == "gate's port on mos_demo_lan" && strings.Contains(l.Packet, "> 10.60.7.3:80: UDP") && l.Frame != ""
+	}) {
+		t.Errorf("a rule added by hand is not found: %+v", v)
+	}
+	r := meros(t, root, "verify", "mos_demo")
+	wantFailure(t, r, 1, "the policy does not hold")
+	if !strings.Contains(r.out, "LEAK, as it is: at gate's port on mos_demo_lan from box") || !strings.Contains(r.out, "RULES changed") {
+		t.Errorf("the report does not name the leak:\n%s", r.out)
+	}
+	mustRun(t, root, "policy", "apply", "mos_demo")
 }

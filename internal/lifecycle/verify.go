@@ -1,0 +1,363 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"meros/internal/capture"
+	"meros/internal/family"
+	"meros/internal/hint"
+	"meros/internal/netfilter"
+	"meros/internal/virt"
+)
+
+// VerifyOptions come from the call.
+type VerifyOptions struct {
+	Disrupt bool           // restart guests while the others send
+	Accel   virt.AccelMode // of those that are started again
+	Timeout time.Duration  // how long a guest may take to come back
+}
+
+// Verification is what `meros verify` found.
+type Verification struct {
+	Family  string             `json:"family"`
+	Phases  []netfilter.Tally  `json:"phases"`
+	Leaks   []netfilter.Leak   `json:"leaks"`
+	More    int                `json:"moreLeaks,omitempty"` // kinds of leaks beyond those listed
+	Missed  []netfilter.Missed `json:"missed"`
+	Packets int                `json:"packets"` // that passed the family's ports
+	Filter  string             `json:"filter"`  // the rules in the kernel: ok, or what they are else
+	Notes   []string           `json:"notes"`   // what could not be looked at
+}
+
+// Holds reports whether the policy held, of all that could be looked at.
+func (v Verification) Holds() bool {
+	return len(v.Leaks) == 0 && len(v.Missed) == 0 && v.Filter == FilterOK
+}
+
+// verifier is one verification under way.
+type verifier struct {
+	Guests
+	VerifyOptions
+	f       *family.Family
+	daemon  virt.Daemon
+	rules   netfilter.Ruleset
+	watch   *netfilter.Watch
+	around  netfilter.Surroundings
+	running map[string]virt.Domain // by target
+	senders []*sender
+	out     Verification
+}
+
+// Verify has the running guests of a family send what its policy allows and what it
+// does not, and sees on the host's links what comes of it. The verdict rests on what
+// was seen alone. It takes root.
+func (g Guests) Verify(ctx context.Context, f *family.Family, o VerifyOptions) (Verification, error) {
+	v := &verifier{Guests: g, VerifyOptions: o, f: f}
+	v.out = Verification{Family: f.Name, Leaks: []netfilter.Leak{}, Missed: []netfilter.Missed{}, Notes: []string{}}
+	if err := v.prepare(ctx); err != nil {
+		return v.out, fmt.Errorf("verify %s: %w", f.Name, err)
+	}
+	defer v.daemon.Close()
+	host, err := hostOf(f)
+	if err != nil {
+		return v.out, fmt.Errorf("verify %s: %w", f.Name, err)
+	}
+	v.watch, err = netfilter.NewWatch(netfilter.NewOracle(f, v.rules, host, v.around.Host))
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = hint.Add(err, "to see what passes takes root (CAP_NET_RAW): sudo meros verify %s", f.Name)
+		}
+		return v.out, fmt.Errorf("verify %s: %w", f.Name, err)
+	}
+	err = v.phases(ctx)
+	v.tidy(ctx)
+	v.out.Leaks, v.out.More = v.watch.Leaks()
+	v.out.Packets = v.watch.Packets()
+	if err := errors.Join(err, v.watch.Close()); err != nil {
+		return v.out, fmt.Errorf("verify %s: %w", f.Name, err)
+	}
+	return v.out, nil
+}
+
+// prepare finds out what runs, and what is around it.
+func (v *verifier) prepare(ctx context.Context) error {
+	var err error
+	if v.rules, err = v.Rules(v.f); err != nil {
+		return err
+	}
+	if v.daemon, err = v.Dial(ctx); err != nil {
+		return err
+	}
+	domains, err := v.daemon.Domains(ctx)
+	if err == nil {
+		err = v.look(ctx, domains)
+	}
+	if err != nil {
+		return errors.Join(err, v.daemon.Close())
+	}
+	return nil
+}
+
+func (v *verifier) look(ctx context.Context, domains []virt.Domain) error {
+	v.running = map[string]virt.Domain{}
+	for _, d := range domains {
+		if d.State == virt.StateRunning && d.Owner.Root == v.root() && d.Owner.Family == v.f.Name {
+			v.running[d.Owner.Target] = d
+		}
+	}
+	if len(v.running) == 0 {
+		return hint.Add(errors.New("nothing of it runs"), "meros init %s; without guests, meros prove %s tries the rules", v.f.Name, v.f.Name)
+	}
+	for _, t := range v.f.Targets {
+		switch _, runs := v.running[t.Name]; {
+		case !runs:
+			v.note("%s does not run: nothing was sent by it, nor to it", t.FullID())
+		case !t.HasSession():
+			v.note("%s takes no sessions: it was sent to, and sent nothing by itself", t.FullID())
+		default:
+			v.senders = append(v.senders, newSender(v, t))
+		}
+	}
+	v.note("nobody outside could be asked to send: what lan and internet may begin, `meros prove %s` tries", v.f.Name)
+	v.out.Filter = v.filterNow(ctx, v.f.Name)
+	var err error
+	if v.around.Host, err = capture.Addrs(); err != nil {
+		return err
+	}
+	v.around.Others = v.strangers(domains)
+	v.around.MACs = map[string]string{}
+	for _, s := range v.f.Policy.Segments {
+		if v.around.MACs[s.Bridge], err = capture.HardwareAddr(s.Bridge); err != nil {
+			return fmt.Errorf("the bridge %s: %w", s.Bridge, err)
+		}
+	}
+	return nil
+}
+
+// strangers are the addresses of guests of other families.
+func (v *verifier) strangers(domains []virt.Domain) []netip.Addr {
+	var list []netip.Addr
+	for _, d := range domains {
+		if !d.State.Active() || d.Owner.Root != v.root() || d.Owner.Family == v.f.Name {
+			continue
+		}
+		_, t, err := family.LoadTarget(v.Paths, d.Name)
+		if err == nil && t.Addr.IsValid() {
+			list = append(list, t.Addr)
+		}
+	}
+	return list
+}
+
+func (v *verifier) note(format string, args ...any) {
+	v.out.Notes = append(v.out.Notes, fmt.Sprintf(format, args...))
+}
+
+// plan lists what all send.
+func (v *verifier) plan() []*netfilter.Planned {
+	var names []string
+	for _, s := range v.there() {
+		names = append(names, s.target.Name)
+	}
+	return slices.DeleteFunc(netfilter.Plan(v.f, v.rules, v.around, names), func(p *netfilter.Planned) bool {
+		at := v.f.Target(p.Receiver)
+		_, runs := v.running[p.Receiver]
+		return at != nil && !runs && p.Pass // nobody is there for it to arrive at
+	})
+}
+
+// firstPhase is of guests that nothing is done to.
+const firstPhase = "as it is"
+
+// phases are what a verification does, in order.
+func (v *verifier) phases(ctx context.Context) error {
+	if err := v.volley(ctx, firstPhase); err != nil {
+		return err
+	}
+	if v.out.Filter == FilterOK {
+		if err := v.during(ctx, nil, "rules are loaded anew", v.reload); err != nil {
+			return err
+		}
+	} else {
+		v.note("the rules in the kernel are %s: they were not loaded anew", v.out.Filter)
+	}
+	if !v.Disrupt {
+		return nil
+	}
+	for _, t := range v.inTurn() {
+		if err := v.disrupt(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inTurn lists the running targets, next hops of others first.
+func (v *verifier) inTurn() []*family.Target {
+	var list []*family.Target
+	for _, t := range v.f.Targets {
+		if _, runs := v.running[t.Name]; runs {
+			list = append(list, t)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *family.Target) int {
+		return map[bool]int{true: 0, false: 1}[v.isHop(a)] - map[bool]int{true: 0, false: 1}[v.isHop(b)]
+	})
+	return list
+}
+
+func (v *verifier) isHop(t *family.Target) bool {
+	return slices.ContainsFunc(v.f.Policy.Allows, func(a *family.Allow) bool { return a.Via == t.Name })
+}
+
+// disrupt restarts a target while the others send: a next hop in every way there is.
+func (v *verifier) disrupt(ctx context.Context, t *family.Target) error {
+	if r, ok := v.daemon.(rebooter); ok && v.isHop(t) && t.HasSession() {
+		err := v.during(ctx, t, "reboots", func(ctx context.Context) error { return v.reboot(ctx, r, t) })
+		if err != nil {
+			return err
+		}
+	}
+	was := v.running[t.Name]
+	if err := v.during(ctx, t, "is killed", func(ctx context.Context) error { return v.kill(ctx, t) }); err != nil {
+		return err
+	}
+	if err := v.during(ctx, t, "starts", func(ctx context.Context) error { return v.start(ctx, t, was.Mark.Disposable) }); err != nil {
+		return err
+	}
+	return v.volley(ctx, "after "+t.Name+" was restarted")
+}
+
+// rebooter is a libvirt that can restart guests.
+type rebooter interface {
+	Reboot(ctx context.Context, d virt.Domain) error
+	Reset(ctx context.Context, d virt.Domain) error
+}
+
+var _ rebooter = (*virt.Conn)(nil)
+
+const (
+	// reloads is how often the rules are loaded while guests send, and pause how
+	// long between two: a transaction takes a few ms.
+	reloads     = 20
+	reloadPause = 100 * time.Millisecond
+	// gone is how long a killed guest stays away.
+	gone = 2 * time.Second
+	// deaf is how long a guest may take to heed a request to reboot.
+	deaf = 90 * time.Second
+)
+
+// reload puts the very rules that are loaded in place again and again.
+func (v *verifier) reload(ctx context.Context) error {
+	unlock, err := v.lock(ctx, v.f.Name, "verify")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := v.readFilter(v.f.Name)
+	if err != nil {
+		return err
+	}
+	for range reloads {
+		if err := netfilter.Reload(ctx, v.Runner, v.f.Name, s.Listing); err != nil {
+			return err
+		}
+		if err := pause(ctx, reloadPause); err != nil {
+			return err
+		}
+	}
+	if v.out.Filter = v.filterNow(ctx, v.f.Name); v.out.Filter != FilterOK {
+		return fmt.Errorf("the rules are %s after they were loaded anew", v.out.Filter)
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// reboot has a guest start anew by its own means, or, if it does not listen, by the
+// button, and returns when it is back.
+func (v *verifier) reboot(ctx context.Context, r rebooter, t *family.Target) error {
+	s := v.senderOf(t)
+	before, err := s.boot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.Reboot(ctx, v.running[t.Name]); err != nil {
+		return err
+	}
+	asked, pressed := time.Now(), false
+	for deadline := asked.Add(deaf + v.Timeout); ; {
+		if now, err := s.boot(ctx); err == nil && now != before {
+			s.placed = false
+			return nil
+		}
+		if err := pause(ctx, knockEvery); err != nil {
+			return err
+		}
+		if time.Since(asked) > deaf && !pressed {
+			v.note("%s did not reboot when it was asked to, and was reset", t.FullID())
+			if err := r.Reset(ctx, v.running[t.Name]); err != nil {
+				return err
+			}
+			pressed = true
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s has not come back from its reboot", t.FullID())
+		}
+	}
+}
+
+func (v *verifier) kill(ctx context.Context, t *family.Target) error {
+	if err := v.daemon.DestroyDomain(ctx, v.running[t.Name]); err != nil {
+		return err
+	}
+	delete(v.running, t.Name)
+	if s := v.senderOf(t); s != nil {
+		s.placed = false
+	}
+	return pause(ctx, gone)
+}
+
+// start brings a target up as init does, and returns when it can be used.
+func (v *verifier) start(ctx context.Context, t *family.Target, disposable bool) error {
+	o := InitOptions{Accel: v.Accel, Timeout: v.Timeout, NoWait: !t.HasSession(), Disposable: disposable}
+	if err := v.Init(ctx, v.f, []*family.Target{t}, o); err != nil {
+		return err
+	}
+	domains, err := v.daemon.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	for _, d := range domains {
+		if d.Name == t.FullID() {
+			v.running[t.Name] = d
+		}
+	}
+	return nil
+}
+
+// self is the program that is given to guests: this one.
+func self() (*os.File, error) { return os.Open("/proc/self/exe") }
+
+// bootID is a word that differs from boot to boot: random(4).
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return word
+}
