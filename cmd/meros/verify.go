@@ -109,6 +109,9 @@ func printVerification(e *env, v lifecycle.Verification) error {
 	if v.Filter != lifecycle.FilterOK {
 		fmt.Fprintf(e.Out, "RULES %s: they are not those that were loaded\n", v.Filter)
 	}
+	if len(v.Phases) > 0 && v.Phases[0].Untried > 0 {
+		e.Warn("%s of what is allowed could not be tried: the guests' users may not send it", count(v.Phases[0].Untried, "packet"))
+	}
 	for _, m := range v.Missed {
 		fmt.Fprintf(e.Out, "DOES NOT WORK, %s: %s to %s, %s: %s\n", m.Phase, m.From, m.To, m.What, ui.Clean(m.Why))
 	}

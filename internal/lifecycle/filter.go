@@ -22,6 +22,7 @@ import (
 // filterState says which rules of a family were loaded, so that they can be
 // compared and, without the recipe, taken away.
 type filterState struct {
+	Text    string       `json:"text"`    // as they were loaded
 	Listing string       `json:"listing"` // as the kernel had them
 	Addrs   []netip.Addr `json:"addrs"`   // of the family's targets
 }
@@ -49,7 +50,7 @@ func (g Guests) loadFilter(ctx context.Context, f *family.Family, uplinks []stri
 	if err != nil {
 		return err
 	}
-	var s filterState
+	s := filterState{Text: set.Text}
 	for _, p := range set.Ports {
 		s.Addrs = append(s.Addrs, p.Addrs...)
 	}
@@ -222,6 +223,13 @@ func (r *run) setFilter(ctx context.Context) error {
 		return nil
 	}
 	r.Step("loading the filter rules of %s", r.family.Name)
+	rivals, err := netfilter.Rivals(ctx, r.Runner, r.family)
+	if err != nil {
+		return err
+	}
+	for _, words := range rivals {
+		r.Warn("%s: it may keep guests from what %s allows; nothing that is forbidden passes by it", words, r.family.Policy.File)
+	}
 	r.filterSet = true
 	if _, err := r.readFilter(r.family.Name); errors.Is(err, fs.ErrNotExist) {
 		if err := r.noteFilter(r.family.Name, filterState{}); err != nil {

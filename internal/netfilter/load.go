@@ -106,19 +106,6 @@ func Load(ctx context.Context, r proc.Runner, s Ruleset) (string, error) {
 	return got, err
 }
 
-// Reload puts a listing of a family's rules in their place, as one transaction: the
-// same rules, with nothing remembered.
-func Reload(ctx context.Context, r proc.Runner, family, listing string) error {
-	text := ""
-	for _, kind := range kinds {
-		text += fmt.Sprintf("table %s %s\ndelete table %s %s\n", kind, Table(family), kind, Table(family))
-	}
-	if err := nft(ctx, r, text+listing, nil); err != nil {
-		return fmt.Errorf("load the filter rules of %s anew: %w", family, err)
-	}
-	return nil
-}
-
 // Remove takes a family's tables away, if there are any.
 func Remove(ctx context.Context, r proc.Runner, family string) error {
 	there, err := tables(ctx, r)

@@ -32,7 +32,6 @@ type item struct {
 type rival struct {
 	kind, table, chain, hook string
 	drops                    bool // what it does not know
-	refuses                  bool // something: a rule of its table says drop or reject
 }
 
 // Rivals words which rules of others on this host may keep a family from what its

@@ -45,13 +45,14 @@ const (
 	Refused  Outcome = "refused" // somebody said no
 	Silent   Outcome = "silent"  // sent, and nothing came back
 	Unsent   Outcome = "unsent"  // the guest's own kernel did not send it
+	Barred   Outcome = "barred"  // nor may its user have it sent
 )
 
 // Said is a line of what a probe says.
 type Said struct {
 	ID      int     `json:"id,omitempty"`
 	Outcome Outcome `json:"outcome,omitempty"`
-	Why     string  `json:"why,omitempty"`  // of unsent: printable, one line
+	Why     string  `json:"why,omitempty"`  // of unsent and barred: printable, one line
 	Root    bool    `json:"root,omitempty"` // it can send frames as they stand
 	Round   int     `json:"round,omitempty"`
 }
@@ -105,7 +106,7 @@ func parse(line []byte) (Said, error) {
 		return Said{}, fmt.Errorf("the guest's probe says what no probe says: %q", line[:min(len(line), longestWhy)])
 	}
 	switch s.Outcome {
-	case Answered, Refused, Silent, Unsent:
+	case Answered, Refused, Silent, Unsent, Barred:
 	case "":
 		if s.ID != 0 {
 			return Said{}, fmt.Errorf("the guest's probe says nothing of %d", s.ID)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -143,7 +144,10 @@ func (s Shot) Fire(ctx context.Context, patience time.Duration) (Outcome, error)
 		return s.connect(ctx, patience)
 	}
 	c, err := s.open(ctx)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return Barred, err
+	case err != nil:
 		return Unsent, err
 	}
 	defer c.Close()
