@@ -170,7 +170,7 @@ func writeRecord(p layout.Paths, id string, record ImageRecord) error {
 }
 
 // SetKernel makes all targets take their kernel from elsewhere than the recipe
-// says, for one build.
+// says, for one build. Targets without a build file stay as they are.
 func SetKernel(targets []*family.Target, mode string) ([]*family.Target, error) {
 	modes := []family.KernelMode{family.KernelSource, family.KernelDistro, family.KernelPrebuilt, family.KernelNone}
 	if !slices.Contains(modes, family.KernelMode(mode)) {
@@ -178,6 +178,10 @@ func SetKernel(targets []*family.Target, mode string) ([]*family.Target, error) 
 	}
 	var out []*family.Target
 	for _, t := range targets {
+		if t.BuildFile == "" {
+			out = append(out, t)
+			continue
+		}
 		if !t.Rootfs && mode == string(family.KernelDistro) {
 			return nil, fmt.Errorf("%s: the distribution's kernel is taken out of the rootfs, and none is built", t.FullID())
 		}

@@ -13,7 +13,7 @@ import (
 )
 
 func TestSetKernel(t *testing.T) {
-	targets := []*family.Target{{Family: "mos_a", Name: "b", Rootfs: true, Kernel: family.KernelDistro}}
+	targets := []*family.Target{{Family: "mos_a", Name: "b", BuildFile: "b.xml", Rootfs: true, Kernel: family.KernelDistro}}
 	got, err := SetKernel(targets, "source")
 	if err != nil || got[0].Kernel != family.KernelSource || targets[0].Kernel != family.KernelDistro {
 		t.Errorf("SetKernel = %+v, %v; the recipe's own says %s", got[0], err, targets[0].Kernel)
@@ -24,6 +24,11 @@ func TestSetKernel(t *testing.T) {
 	targets[0].Rootfs = false
 	if _, err := SetKernel(targets, "distro"); err == nil || !strings.Contains(err.Error(), "mos_a-b") {
 		t.Errorf("SetKernel(distro) without a rootfs = %v", err)
+	}
+	// An image that is brought is nobody's to build.
+	targets[0].BuildFile, targets[0].Kernel = "", family.KernelNone
+	if got, err := SetKernel(targets, "distro"); err != nil || got[0].Kernel != family.KernelNone {
+		t.Errorf("SetKernel(distro) without a build file = %+v, %v", got, err)
 	}
 }
 

@@ -34,7 +34,7 @@ func onPrivateHost(t *testing.T) bool {
 	// The first process has to reap what others leave, which a shell that waits does:
 	// libvirt waits for guests' processes to be gone altogether.
 	cmd := exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", "-c", `"$@"; exit $?`, "sh", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "10m")
+		"sh", "-c", `"$@"; exit $?`, "sh", os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "20m")
 	cmd.Env = append(os.Environ(), insideEnv+"="+binary)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
