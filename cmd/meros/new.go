@@ -95,7 +95,7 @@ func (e *env) resolveNew() error {
 func hostTakes() (family.Taken, error) {
 	host, err := virt.ReadHostNet()
 	taken := family.Taken{Bridges: host.Links}
-	for _, r := range host.Routes {
+	for _, r := range slices.Concat(host.Routes, host.Addrs) {
 		taken.Subnets = append(taken.Subnets, r.Subnet)
 	}
 	return taken, err

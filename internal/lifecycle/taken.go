@@ -3,14 +3,12 @@ package lifecycle
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/image"
-	"meros/internal/ui"
+	"meros/internal/proc"
 	"meros/internal/virt"
 )
 
@@ -50,7 +48,7 @@ func (p *plan) domainClashes(h host) []error {
 	}
 	running := slices.DeleteFunc(slices.Clone(h.domains), func(d virt.Domain) bool { return !d.State.Active() })
 	var faults []error
-	for _, err := range virt.DomainClashes(start, running) {
+	for _, err := range virt.DomainClashes(start, running, virt.ReadListeners()) {
 		faults = append(faults, hint.Add(err, "give it another in %s/libvirt, or stop the other", p.family.Dir))
 	}
 	return faults
@@ -79,16 +77,8 @@ func userOfImage(file string, there []virt.Domain) string {
 			return fmt.Sprintf("the domain %s of %s", d.Name, d.Owner.Describe())
 		}
 	}
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, link := range links {
-		if to, err := os.Readlink(link); err != nil || to != file {
-			continue
-		}
-		process := filepath.Dir(filepath.Dir(link))
-		name, err := os.ReadFile(filepath.Join(process, "comm"))
-		if err == nil {
-			return fmt.Sprintf("%s, process %s", ui.Clean(strings.TrimSpace(string(name))), filepath.Base(process))
-		}
+	if who := proc.Holder(file); who != "" {
+		return who
 	}
 	return "another program"
 }

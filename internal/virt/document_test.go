@@ -155,6 +155,7 @@ func TestClashes(t *testing.T) {
 	host := HostNet{
 		Links:  []string{"eth0", "virbr0", "br7"},
 		Routes: []Route{{prefix("192.0.2.0/24"), "eth0"}, {prefix("192.168.122.0/24"), "virbr0"}},
+		Addrs:  []Route{{prefix("192.168.122.1/32"), "virbr0"}, {prefix("198.51.100.7/32"), "dummy0"}},
 	}
 	running := []Network{{Name: "default", Active: true, XML: `<network><name>default</name><bridge name="virbr0"/><ip address="192.168.122.1" netmask="255.255.255.0"/></network>`}}
 	for _, c := range []struct {
@@ -167,6 +168,7 @@ func TestClashes(t *testing.T) {
 		{"bridge is a link", []NetworkDoc{{Name: "n", Bridge: "br7"}}, "network n: its bridge br7 is taken by the link br7 of this host"},
 		{"subnet of a network", []NetworkDoc{{Name: "n", Subnets: []netip.Prefix{prefix("192.168.0.0/16")}}}, "network n: its subnet 192.168.0.0/16 is taken by the libvirt network default of another program"},
 		{"subnet is routed", []NetworkDoc{{Name: "n", Subnets: []netip.Prefix{prefix("192.0.2.128/25")}}}, "network n: its subnet 192.0.2.128/25 is taken by the route 192.0.2.0/24 on eth0 of this host"},
+		{"subnet holds an address", []NetworkDoc{{Name: "n", Subnets: []netip.Prefix{prefix("198.51.100.0/24")}}}, "network n: its subnet 198.51.100.0/24 is taken by the address 198.51.100.7 on dummy0 of this host"},
 		{"within the family", []NetworkDoc{{Name: "a", Bridge: "b"}, {Name: "c", Bridge: "b"}}, "network c: its bridge b is taken by the network a of this family"},
 	} {
 		var got []string
@@ -176,20 +178,6 @@ func TestClashes(t *testing.T) {
 		if strings.Join(got, "; ") != c.want {
 			t.Errorf("%s: Clashes = %q, want %q", c.name, got, c.want)
 		}
-	}
-}
-
-func TestParseRoutes(t *testing.T) {
-	got := parseRoutes("Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"+
-		"eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0\n"+
-		"eth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n", parseRoute4)
-	got = append(got, parseRoutes("fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001 eth0\n"+
-		"fe800000000000000000000000000000 40 0 00 0 0 0 0 0 eth0\n"+
-		"ff000000000000000000000000000000 08 0 00 0 0 0 0 0 eth0\n"+
-		"garbage\n", parseRoute6)...)
-	want := []Route{{netip.MustParsePrefix("192.0.2.0/24"), "eth0"}, {netip.MustParsePrefix("fd00::/64"), "eth0"}}
-	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
-		t.Errorf("parseRoutes (-want +got):\n%s", diff)
 	}
 }
 

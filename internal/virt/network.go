@@ -154,6 +154,9 @@ func Clashes(start []NetworkDoc, running []Network, host HostNet) []error {
 	for _, r := range host.Routes {
 		taken = append(taken, claim{fmt.Sprintf("the route %s on %s of this host", r.Subnet, r.Link), "", []netip.Prefix{r.Subnet}})
 	}
+	for _, a := range host.Addrs {
+		taken = append(taken, claim{fmt.Sprintf("the address %s on %s of this host", a.Subnet.Addr(), a.Link), "", []netip.Prefix{a.Subnet}})
+	}
 	for _, n := range start {
 		if c := firstClash(n, taken); c != nil {
 			faults = append(faults, fmt.Errorf("network %s: %w", n.Name, c))
