@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"meros/internal/hint"
 	"meros/internal/image"
@@ -26,9 +27,30 @@ func (r *run) makeOverlay(ctx context.Context, fullID string) error {
 	}
 	file := r.Paths.Overlay(fullID)
 	if err := image.Overlay(ctx, r.Runner, r.Paths.Image(fullID), file); err != nil {
-		return err
+		return notOurs(err, r.Paths.Image(fullID))
 	}
 	return errors.Join(os.Chmod(file, 0o600), r.Paths.Owner.Give(file))
+}
+
+// lendImage lets libvirt's qemu user read an image that a disposable guest runs
+// over, and reports whether it may: where it may not, libvirt makes the image its
+// user's own, and never gives it back.
+func (g Guests) lendImage(fullID string) bool {
+	user, err := virt.FindQEMUUser()
+	return err == nil && user.LetRead(g.Paths.Image(fullID)) == nil
+}
+
+// takeBackImage undoes lendImage.
+func (g Guests) takeBackImage(fullID string) error {
+	user, err := virt.FindQEMUUser()
+	if err != nil {
+		return nil // then it was never lent
+	}
+	err = user.KeepFrom(g.Paths.Image(fullID))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ELOOP) {
+		return nil // gone, another's, or a link, which LetRead does not follow either
+	}
+	return err
 }
 
 // dropOverlays removes what disposable guests of these families wrote, except of
@@ -48,7 +70,12 @@ func (g Guests) dropOverlays(ctx context.Context, d virt.Daemon, families []stri
 		if used {
 			continue
 		}
-		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		err = errors.Join(err, g.takeBackImage(strings.TrimSuffix(filepath.Base(file), overlaySuffix)))
+		if err != nil {
 			faults = append(faults, fmt.Errorf("throw away what a disposable guest wrote: %w", err))
 		}
 	}
@@ -96,4 +123,15 @@ func sameKind(d virt.Domain, o InitOptions) error {
 		return nil
 	}
 	return hint.Add(err, "shut it down first: meros shutdown %s", d.Name)
+}
+
+// notOurs adds what to do about an image that the caller may not read: libvirt gives
+// back what a guest wrote to when the guest stops, but not across a power cut.
+func notOurs(err error, file string) error {
+	if f, open := os.Open(file); open == nil {
+		return errors.Join(err, f.Close())
+	} else if errors.Is(open, fs.ErrPermission) {
+		return hint.Add(err, "you may not read it, as libvirt's qemu user may own it since the host went down: `sudo chown $USER %s`", file)
+	}
+	return err
 }

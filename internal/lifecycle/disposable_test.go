@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +22,15 @@ func hashOf(t *testing.T, file string) [32]byte {
 		t.Fatal(err)
 	}
 	return sha256.Sum256(content)
+}
+
+func ownerOf(t *testing.T, file string) uint32 {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Uid
 }
 
 func (b *bench) wantNoOverlay() {
@@ -48,9 +58,15 @@ func (b *bench) writeSector() {
 func TestQEMUDisposable(t *testing.T) {
 	b := newDiskBench(t)
 	id := b.family + "-box"
-	before := hashOf(t, b.Paths.Image(id))
+	before, owner := hashOf(t, b.Paths.Image(id)), ownerOf(t, b.Paths.Image(id))
+	if err := os.Chmod(b.Paths.Image(id), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := b.init(t.Context(), InitOptions{Disposable: true}); err != nil {
 		t.Fatalf("%v\n%s", err, b.said)
+	}
+	if now := ownerOf(t, b.Paths.Image(id)); now != owner {
+		t.Errorf("the image, which is only read, belongs to user %d now, did to %d", now, owner)
 	}
 	d, dom, err := b.Running(t.Context(), id)
 	if err != nil || !dom.Mark.Disposable {
@@ -89,6 +105,9 @@ func TestQEMUDisposable(t *testing.T) {
 		t.Error(err)
 	}
 	b.wantNoOverlay()
+	if info, err := os.Stat(b.Paths.Image(id)); err != nil || info.Mode().Perm() != 0o600 || ownerOf(t, b.Paths.Image(id)) != owner {
+		t.Errorf("the image is not its owner's alone any more: %v, %v", info, err)
+	}
 	if hashOf(t, b.Paths.Image(id)) != before {
 		t.Error("the image has changed")
 	}

@@ -171,6 +171,9 @@ func (r *run) startDomain(ctx context.Context, d domainStart) error {
 		if err := r.makeOverlay(ctx, id); err != nil {
 			return fmt.Errorf("start %s: %w", id, err)
 		}
+		if r.lendImage(id) {
+			d.doc = d.doc.WithBacking(r.Paths.Overlay(id), r.Paths.Image(id))
+		}
 	}
 	err := r.create(ctx, d.target, d.doc)
 	// A security module may keep libvirt from writing where our logs are.

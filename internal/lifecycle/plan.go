@@ -149,6 +149,9 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 		}
 	}
 	guest.Mark = virt.Mark{Recipe: g.recipeHash(t), Rank: f.Rank(t), Started: time.Now(), Disposable: o.Disposable}
+	if disk, err := image.DiskBytes(guest.Image); err == nil {
+		guest.Mark.Disk = disk
+	}
 	if o.Disposable && guest.Image != "" {
 		guest.Image = g.Paths.Overlay(id)
 	}

@@ -360,21 +360,3 @@ func (d *domain) collect() {
 		add(&d.out.Networks, source.SelectAttrValue("network", ""))
 	}
 }
-
-// WithoutConsoleLog returns the document without the log file that
-// DomainDocument added, for a libvirt that may not write there.
-func (d Document) WithoutConsoleLog(file string) Document {
-	doc := etree.NewDocument()
-	if doc.ReadFromString(d.XML) != nil || doc.Root() == nil {
-		return d
-	}
-	for _, log := range doc.FindElements("/domain/devices/serial/log") {
-		if log.SelectAttrValue("file", "") == file {
-			log.Parent().RemoveChild(log)
-		}
-	}
-	if xml, err := doc.WriteToString(); err == nil {
-		d.XML = xml
-	}
-	return d
-}

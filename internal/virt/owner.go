@@ -25,6 +25,7 @@ type Mark struct {
 	Rank       int       // place in the order of starts: higher ones are stopped first
 	Started    time.Time // in seconds; zero for networks
 	Disposable bool      // what the guest writes is thrown away
+	Disk       int64     // bytes of the image's disk, which only libvirt's user can read while it runs; 0 if not known
 }
 
 // RootOf returns a root folder in the form that Owner compares.
@@ -79,6 +80,9 @@ func (o Owner) stamp(root *etree.Element, m Mark) {
 	if m.Disposable {
 		e.CreateAttr("disposable", "yes")
 	}
+	if m.Disk > 0 {
+		e.CreateAttr("disk", strconv.FormatInt(m.Disk, 10))
+	}
 }
 
 // ownerIn reads owner and mark out of a document of libvirt's.
@@ -102,6 +106,7 @@ func ownerIn(xml string) (Owner, Mark) {
 func readMeta(e *etree.Element) (Owner, Mark) {
 	// Without a number the rank is 0: somebody has edited it, and the order is lost.
 	rank, _ := strconv.Atoi(e.SelectAttrValue("rank", ""))
+	disk, _ := strconv.ParseInt(e.SelectAttrValue("disk", ""), 10, 64)
 	started, _ := time.Parse(time.RFC3339, e.SelectAttrValue("started", ""))
 	owner := Owner{
 		Family: e.SelectAttrValue("family", ""),
@@ -113,6 +118,7 @@ func readMeta(e *etree.Element) (Owner, Mark) {
 		Rank:       rank,
 		Started:    started,
 		Disposable: e.SelectAttrValue("disposable", "") == "yes",
+		Disk:       disk,
 	}
 	return owner, mark
 }

@@ -93,9 +93,10 @@ func readQEMUConf(file string) map[string]string {
 	return set
 }
 
-// The permission bits that CanOpen and CanReach ask for, as in mode 0007.
+// The permission bits that are asked for, as in mode 0007.
 const (
 	bitsReadWrite = 6
+	bitRead       = 4
 	bitSearch     = 1
 )
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestFindQEMUUser(t *testing.T) {
@@ -79,5 +81,49 @@ func TestAllowedByACL(t *testing.T) {
 	}
 	if u.allowed([]aclEntry{{aclGrpObj, 0, 0}, {aclOther, 7, 0}}, 0, 50, bitSearch) {
 		t.Error("a member of the group got the others' bits")
+	}
+}
+
+func TestLetRead(t *testing.T) {
+	u := QEMUUser{UID: 4712, Groups: []int{4712}}
+	file := filepath.Join(t.TempDir(), "file")
+	for _, mode := range []os.FileMode{0o600, 0o644, 0o660} {
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Chmod(file, mode)); err != nil {
+			t.Fatal(err)
+		}
+		readable := func() bool {
+			info, err := os.Stat(file)
+			return err == nil && u.may(file, info, bitRead) && !u.may(file, info, bitsReadWrite)
+		}
+		before := readable()
+		if err := u.LetRead(file); errors.Is(err, unix.EOPNOTSUPP) {
+			t.Skipf("no access control lists in %s", t.TempDir())
+		} else if err != nil || !readable() {
+			t.Errorf("mode %o: LetRead = %v, readable %v", mode, err, readable())
+		}
+		if err := u.KeepFrom(file); err != nil || readable() != before {
+			t.Errorf("mode %o: KeepFrom = %v, readable %v, was %v", mode, err, readable(), before)
+		}
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != mode || readACL(file) != nil {
+			t.Errorf("mode %o: left with %v %v", mode, info.Mode(), readACL(file))
+		}
+	}
+	// What somebody else set stays.
+	other := QEMUUser{UID: 4713}
+	if err := other.LetRead(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.LetRead(file); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("LetRead beside a list = %v", err)
+	}
+	if err := u.KeepFrom(file); err != nil || readACL(file) == nil {
+		t.Errorf("KeepFrom took away another's list: %v", err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.KeepFrom(link); err == nil {
+		t.Error("a symbolic link is followed")
 	}
 }
