@@ -16,6 +16,13 @@ import (
 // nobody who listens.
 const askAgain = 4 * time.Second
 
+// askTime is how long QEMU may take to pass the wish on, which it does in some
+// milliseconds. libvirt itself waits for ever for one that has stopped.
+const askTime = 5 * time.Second
+
+// errStuck ends a call to a guest whose QEMU does not answer.
+var errStuck = errors.New("its QEMU does not answer")
+
 // ShutdownOptions come from the call.
 type ShutdownOptions struct {
 	Family string        // "": all families of this root
@@ -196,10 +203,11 @@ func (s stopper) running(ctx context.Context, which func(virt.Domain) bool) ([]v
 }
 
 // ask asks guests to power off until they have or the grace is over, and returns
-// those that are left.
+// those that are left. It does not wait for those that cannot hear.
 func (s stopper) ask(ctx context.Context, running []virt.Domain, which func(virt.Domain) bool) ([]virt.Domain, error) {
 	deadline := time.Now().Add(s.grace)
 	var asked time.Time
+	stuck := map[string]bool{}
 	for len(running) > 0 && time.Now().Before(deadline) {
 		deaf := slices.IndexFunc(running, func(d virt.Domain) bool { return d.State == virt.StatePaused || d.State == virt.StateCrashed })
 		if deaf >= 0 {
@@ -210,7 +218,10 @@ func (s stopper) ask(ctx context.Context, running []virt.Domain, which func(virt
 		}
 		if time.Since(asked) >= askAgain {
 			asked = time.Now()
-			s.askOnce(ctx, running)
+			s.askOnce(ctx, running, stuck)
+		}
+		if !slices.ContainsFunc(running, func(d virt.Domain) bool { return !stuck[d.Name] }) {
+			return running, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -228,11 +239,22 @@ func (s stopper) ask(ctx context.Context, running []virt.Domain, which func(virt
 	return running, nil
 }
 
-// askOnce asks each guest. One that cannot be asked is cut off in the end like
-// one that does not listen.
-func (s stopper) askOnce(ctx context.Context, running []virt.Domain) {
+// askOnce asks each guest that is not stuck. One that cannot be asked is cut off in
+// the end like one that does not listen.
+func (s stopper) askOnce(ctx context.Context, running []virt.Domain, stuck map[string]bool) {
 	for _, d := range running {
-		if err := s.daemon.ShutdownDomain(ctx, d); err != nil && ctx.Err() == nil && d.State == virt.StateRunning {
+		if stuck[d.Name] {
+			continue // libvirt still waits for the answer to the first call
+		}
+		limited, stop := context.WithTimeoutCause(ctx, askTime, errStuck)
+		err := s.daemon.ShutdownDomain(limited, d)
+		stop()
+		switch {
+		case err == nil || ctx.Err() != nil:
+		case errors.Is(err, errStuck):
+			stuck[d.Name] = true
+			s.Warn("%s: its QEMU does not answer libvirt: its power is cut", d.Name)
+		case d.State == virt.StateRunning:
 			s.Warn("%v", err)
 		}
 	}

@@ -42,6 +42,13 @@ func TestFaults(t *testing.T) {
 		{"no memory", testNoMemory},
 		{"the image is locked", testImageLocked},
 		{"twenty at once", testTwenty},
+		{"others have it", testTaken},
+		{"a folder on the way is closed", testClosedFolder},
+		{"two families", testTwoFamilies},
+		{"other settings", testOtherSettings},
+		{"libvirtd is away", testLibvirtdAway},
+		{"qemu is stuck", testStuck},
+		{"the host's power is cut", testReboot},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.run(t, root)
