@@ -102,7 +102,8 @@ func (b Bootstrap) argv(root string) []string {
 }
 
 func (b Bootstrap) debootstrap(root string) []string {
-	argv := []string{"debootstrap", "--variant=minbase", "--arch=" + b.Arch}
+	// Without a keyring it would only warn, and take what it gets (debootstrap(8)).
+	argv := []string{"debootstrap", "--variant=minbase", "--force-check-gpg", "--arch=" + b.Arch}
 	if _, err := os.Stat(b.distro().keyring); err == nil || b.derived() {
 		argv = append(argv, "--keyring="+b.distro().keyring)
 	}
@@ -137,7 +138,7 @@ func bootstrapHint(err error, b Bootstrap) error {
 		strings.Contains(text, "Failed to fetch"):
 		return hint.Add(err, "the mirror cannot be reached: check the network, or name another with mirror= in the build XML")
 	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "not signed"), strings.Contains(text, "unknown key"), strings.Contains(text, "BADSIG"),
-		strings.Contains(text, "EXPKEYSIG"), strings.Contains(text, "Invalid Release signature"):
+		strings.Contains(text, "Keyring-based check"), strings.Contains(text, "EXPKEYSIG"), strings.Contains(text, "Invalid Release signature"):
 		return hint.Add(err, "the archive is not signed by a key of %s (package %s): bring that up to date, or take another mirror", b.distro().keyring, b.distro().keyringPackage)
 	case strings.Contains(text, "not valid anymore"), strings.Contains(text, "is expired"), strings.Contains(text, "not valid yet"):
 		return hint.Add(err, "the mirror serves an old index, or this host's clock is wrong: check `date`, or take another mirror")
