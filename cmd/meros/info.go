@@ -173,7 +173,10 @@ func printTarget(out io.Writer, f lifecycle.FamilyInfo, t lifecycle.TargetInfo) 
 // builtRows are what is known of a target whether it runs or not.
 func builtRows(t lifecycle.TargetInfo) [][2]string {
 	size, built := imageColumns(t.Image)
-	file, disk := "none", ""
+	file, disk := "none: meros build "+strings.Replace(t.FullID, "-", " ", 1)+" makes it", ""
+	if t.Brought {
+		file = "none: you bring it: meros import " + t.FullID + " FILE"
+	}
 	if i := t.Image; i != nil {
 		file, disk = i.File, amount(uint64(i.Disk>>20), "MiB")
 		if i.Recipe == lifecycle.RecipeChanged {
@@ -266,6 +269,9 @@ func inShort(t lifecycle.TargetInfo) string {
 	}
 	if t.Image != nil && t.Image.Recipe == lifecycle.RecipeChanged {
 		words = append(words, "image is older than the recipe")
+	}
+	if t.Image == nil && t.Brought {
+		words = append(words, "you bring its image: meros import")
 	}
 	return strings.Join(words, "; ")
 }

@@ -1,8 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
 	"meros/internal/ui"
@@ -16,10 +17,15 @@ const watchEvery = 2 * time.Second
 func watchInfo(ctx context.Context, e *env, o infoOptions) error {
 	_, isTerminal := ui.Terminal(e.Out)
 	for {
-		if isTerminal {
-			fmt.Fprint(e.Out, "\x1b[H\x1b[2J") // to the corner, and clear (ECMA-48)
+		// Shown at once, so that nothing flickers.
+		var page bytes.Buffer
+		paged := *e
+		paged.Streams = &ui.Streams{In: e.In, Out: &page, Err: e.Err, Verbose: e.Verbose, Quiet: e.Quiet}
+		err := info(ctx, &paged, o)
+		if err == nil {
+			_, err = e.Out.Write(inPlace(page.Bytes(), isTerminal))
 		}
-		if err := info(ctx, e, o); err != nil {
+		if err != nil {
 			return err
 		}
 		select {
@@ -28,4 +34,14 @@ func watchInfo(ctx context.Context, e *env, o infoOptions) error {
 		case <-time.After(watchEvery):
 		}
 	}
+}
+
+// inPlace is a page that a terminal shows over the one before it (ECMA-48: CUP, EL,
+// ED).
+func inPlace(page []byte, isTerminal bool) []byte {
+	if !isTerminal {
+		return page
+	}
+	page = bytes.ReplaceAll(page, []byte("\n"), []byte("\x1b[K\n"))
+	return slices.Concat([]byte("\x1b[H"), page, []byte("\x1b[J"))
 }

@@ -3,6 +3,7 @@ package family
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // The peers of a policy that are no targets.
@@ -58,6 +59,21 @@ type Allow struct {
 	Proto string
 	Ports []PortRange // destination; none is all
 	Log   bool        // log what it lets through
+}
+
+// Traffic says in words what is allowed: "tcp 80, 8000-8080", or "all".
+func (a *Allow) Traffic() string {
+	var ports []string
+	for _, r := range a.Ports {
+		ports = append(ports, r.String())
+	}
+	switch {
+	case a.Proto == "":
+		return "all"
+	case ports == nil:
+		return a.Proto
+	}
+	return a.Proto + " " + strings.Join(ports, ", ")
 }
 
 // PortRange is from First to Last, both included.

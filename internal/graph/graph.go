@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"meros/internal/family"
@@ -278,31 +277,24 @@ func (g *Graph) find(peer string) *node {
 	return n
 }
 
+// addAllow draws a line of the policy; those between the same two are one arrow.
 func (g *Graph) addAllow(a *family.Allow) {
 	line := allow{from: g.find(a.From), to: g.find(a.To), text: fmt.Sprintf("%s → %s", a.From, a.To)}
 	if a.Via != "" {
 		line.via = g.find(a.Via)
 		line.text += " by way of " + a.Via
 	}
-	line.text += ": " + a.Proto + ports(a.Ports)
-	if line.from != nil && line.to != nil {
-		g.allows = append(g.allows, line)
+	what := a.Traffic()
+	line.text += ": " + what
+	if line.from == nil || line.to == nil {
+		return
 	}
-}
-
-func ports(list []family.PortRange) string {
-	var words []string
-	for _, r := range list {
-		word := strconv.Itoa(int(r.First))
-		if r.Last != r.First {
-			word += "-" + strconv.Itoa(int(r.Last))
-		}
-		words = append(words, word)
+	same := slices.IndexFunc(g.allows, func(b allow) bool { return b.from == line.from && b.to == line.to && b.via == line.via })
+	if same >= 0 {
+		g.allows[same].text += "; " + what
+		return
 	}
-	if words == nil {
-		return ""
-	}
-	return " " + strings.Join(words, ", ")
+	g.allows = append(g.allows, line)
 }
 
 // idOf is a name for DOT and Mermaid, which take letters, digits and _.

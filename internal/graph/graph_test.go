@@ -21,7 +21,7 @@ var gateway = map[string]string{
 	"libvirt/desk.xml":     `<domain><devices><interface type="network"><source network="pair_priv"/></interface></devices></domain>`,
 	"libvirt/pub.xml":      `<network><bridge name="b_pub"/><forward mode="open"/><ip address="10.64.1.1" netmask="255.255.255.0"/></network>`,
 	"libvirt/priv.xml":     `<network><bridge name="b_priv"/></network>`,
-	"netfilter/policy.xml": `<policy><port target="gate" network="pair_priv" addr="10.64.2.1"/><allow from="gate" to="internet" proto="tcp" ports="443"/><allow from="desk" to="gate" proto="tcp" ports="9050"/></policy>`,
+	"netfilter/policy.xml": `<policy><port target="gate" network="pair_priv" addr="10.64.2.1"/><allow from="gate" to="internet" proto="tcp" ports="443"/><allow from="desk" to="gate" proto="tcp" ports="9050"/><allow from="desk" to="gate" proto="udp" ports="53 123"/></policy>`,
 }
 
 func load(t *testing.T, files map[string]string) *graph.Graph {
@@ -59,7 +59,7 @@ func TestForms(t *testing.T) {
 	svg := g.SVG()
 	wellFormed(t, svg)
 	for form, words := range map[string][]string{
-		svg:         {">gate<", ">desk<", ">pair_pub<", "10.64.1.0/24", ">10.64.1.2<", ">10.64.2.1<", ">10.64.2.4<", "the host is not on it", "forwarded: open", "#d1242f", "desk → gate: tcp 9050", ">internet<"},
+		svg:         {">gate<", ">desk<", ">pair_pub<", "10.64.1.0/24", ">10.64.1.2<", ">10.64.2.1<", ">10.64.2.4<", "the host is not on it", "forwarded: open", "#d1242f", "desk → gate: tcp 9050; udp 53, 123", ">internet<"},
 		g.DOT():     {"digraph \"pair\" {", "net_pair_priv -> target_desk [dir=none, label=\"10.64.2.4\"]", "target_desk -> target_gate [color"},
 		g.Mermaid(): {"flowchart LR\n", "net_pair_priv ---|\"10.64.2.1\"| target_gate", "target_gate -.->|\"tcp 443\"| internet"},
 	} {

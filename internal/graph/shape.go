@@ -44,9 +44,26 @@ func (l link) svg(b *strings.Builder) {
 	if left.x > right.x {
 		left, right, y1, y2 = right, left, y2, y1
 	}
-	x1, x2 := left.x+left.w, right.x
-	fmt.Fprintf(b, `<path d="M%d %dC%d %d %d %d %d %d" fill="none" stroke="%s" stroke-width="2"/>`+"\n",
-		x1, y1, x1+columnGap/2, y1, x2-columnGap/2, y2, x2, y2, blue)
+	// Below its label the line is straight.
+	x1, x2, straight := left.x+left.w, right.x, l.labelWidth()
+	if left == l.end {
+		fmt.Fprintf(b, `<path d="M%d %dH%d`, x1, y1, x1+straight)
+		x1 += straight
+	} else {
+		fmt.Fprintf(b, `<path d="M%d %d`, x1, y1)
+		x2 -= straight
+	}
+	bend := (x2 - x1) / 2
+	fmt.Fprintf(b, `C%d %d %d %d %d %dH%d" fill="none" stroke="%s" stroke-width="2"/>`+"\n",
+		x1+bend, y1, x2-bend, y2, x2, y2, right.x, blue)
+}
+
+// labelWidth is what a label takes of the gap between two columns.
+func (l link) labelWidth() int {
+	if l.label == "" {
+		return 0
+	}
+	return min(int(charWidth*float64(len(l.label)))+8, columnGap-50)
 }
 
 // name writes a link's address beside the target, upon what crosses it.

@@ -15,7 +15,7 @@ const (
 	lineSize   = 12
 	lineHeight = 17
 	charWidth  = 7.2
-	columnGap  = 130
+	columnGap  = 170
 	rowGap     = 34
 	heading    = 44
 )

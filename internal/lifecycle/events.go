@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"time"
 
@@ -22,8 +23,12 @@ type Event struct {
 	Why     string    `json:"why,omitempty"` // such as: its disk could not be written
 }
 
+// eventsPatience is how long a libvirt that went away may be away: a new release of
+// it takes a package manager minutes to put in place.
+const eventsPatience = 10 * time.Minute
+
 // Events calls each for every change of a guest of this root, until ctx ends or
-// each fails.
+// each fails. It outlives a restart of libvirt, and then tells what has changed.
 func (g Guests) Events(ctx context.Context, each func(Event) error) error {
 	d, err := g.Dial(ctx)
 	if err != nil {
@@ -35,26 +40,79 @@ func (g Guests) Events(ctx context.Context, each func(Event) error) error {
 	if err != nil {
 		return err
 	}
-	return d.Events(ctx, func(e virt.Event) error {
-		if _, _, err := layout.SplitFullID(e.Domain); err != nil {
-			return nil
+	l := &listener{Guests: g, daemon: d, ours: ours, each: each}
+	for {
+		err := d.Events(ctx, func(e virt.Event) error { return l.hear(ctx, e) })
+		if ctx.Err() != nil || !errors.Is(err, virt.ErrUnreachable) {
+			return err
 		}
-		if !ours[e.Domain] {
-			now, err := g.ours(ctx, d)
-			if err != nil {
-				return err
-			}
-			// Added to, not replaced: one of ours may be gone whose end is yet to be told.
-			maps.Copy(ours, now)
+		if err := l.catchUp(ctx); err != nil {
+			return err
 		}
-		if !ours[e.Domain] {
-			return nil
+	}
+}
+
+// listener tells of one root's guests.
+type listener struct {
+	Guests
+	daemon virt.Daemon
+	ours   map[string]bool // the names of those that there are
+	each   func(Event) error
+}
+
+func (l *listener) tell(name, what, why string) error {
+	return l.each(Event{EventVersion, time.Now().UTC(), name, what, why})
+}
+
+func (l *listener) hear(ctx context.Context, e virt.Event) error {
+	if _, _, err := layout.SplitFullID(e.Domain); err != nil {
+		return nil
+	}
+	if !l.ours[e.Domain] {
+		now, err := l.Guests.ours(ctx, l.daemon)
+		if err != nil {
+			return err
 		}
-		if e.What == "off" {
-			delete(ours, e.Domain)
+		// Added to, not replaced: one of ours may be gone whose end is yet to be told.
+		maps.Copy(l.ours, now)
+	}
+	if !l.ours[e.Domain] {
+		return nil
+	}
+	if e.What == "off" {
+		delete(l.ours, e.Domain)
+	}
+	return l.tell(e.Domain, e.What, e.Why)
+}
+
+// catchUp waits for a libvirt that is back, and tells what came and went meanwhile.
+func (l *listener) catchUp(ctx context.Context) error {
+	now, err := l.Guests.ours(ctx, l.daemon)
+	for deadline := time.Now().Add(eventsPatience); errors.Is(err, virt.ErrUnreachable) && time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(pollEvery):
 		}
-		return each(Event{EventVersion, time.Now().UTC(), e.Domain, e.What, e.Why})
-	})
+		now, err = l.Guests.ours(ctx, l.daemon)
+	}
+	if err != nil {
+		return err
+	}
+	const away = "while libvirt was away"
+	before := l.ours
+	l.ours = now
+	for name := range before {
+		if !now[name] {
+			err = errors.Join(err, l.tell(name, "off", away))
+		}
+	}
+	for name := range now {
+		if !before[name] {
+			err = errors.Join(err, l.tell(name, "started", away))
+		}
+	}
+	return err
 }
 
 // ours are the names of this root's domains.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 
 	"meros/internal/family"
 )
@@ -57,18 +56,7 @@ func policyOf(f *family.Family, t *family.Target) []string {
 		if a.Via != "" {
 			line += " by way of " + a.Via
 		}
-		lines = append(lines, strings.TrimSpace(line+": "+a.Proto+portsOf(a.Ports)))
+		lines = append(lines, line+": "+a.Traffic())
 	}
 	return lines
-}
-
-func portsOf(list []family.PortRange) string {
-	words := ""
-	for _, r := range list {
-		words += fmt.Sprintf(" %d", r.First)
-		if r.Last != r.First {
-			words += fmt.Sprintf("-%d", r.Last)
-		}
-	}
-	return words
 }

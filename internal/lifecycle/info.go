@@ -45,6 +45,7 @@ type TargetInfo struct {
 	Version string     `json:"version,omitempty"` // the kernel's
 	Origin  string     `json:"origin,omitempty"`  // where the kernel came from
 	Image   *ImageInfo `json:"image"`             // null when there is none
+	Brought bool       `json:"brought,omitempty"` // the user brings the image: meros import
 	State   virt.State `json:"state"`
 	User    string     `json:"user,omitempty"`
 	Address string     `json:"address,omitempty"`
@@ -202,7 +203,7 @@ func (g Guests) targetInfo(ctx context.Context, f *family.Family, t *family.Targ
 	id := t.FullID()
 	out := TargetInfo{
 		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(kernelMode(g.Paths, t)),
-		Image: g.imageInfo(id), State: n.domain(id), User: t.User, Policy: policyOf(f, t),
+		Image: g.imageInfo(id), Brought: t.Imported, State: n.domain(id), User: t.User, Policy: policyOf(f, t),
 	}
 	if out.Image != nil {
 		out.Image.Recipe = g.againstRecipe(ctx, t)
@@ -217,6 +218,9 @@ func (g Guests) targetInfo(ctx context.Context, f *family.Family, t *family.Targ
 		out.Console = file
 	}
 	if d, ok := n.domains[id]; ok {
+		if out.Image != nil && out.Image.Disk == 0 {
+			out.Image.Disk = d.Mark.Disk
+		}
 		out.addGuest(d, n.usage[id])
 		if d.Mark.Disposable {
 			out.Written = written(g.Paths.Overlay(id))

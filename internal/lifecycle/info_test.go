@@ -58,7 +58,7 @@ func TestInfoInDepth(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := info.Families[0]
-	if want := []string{"a → b: tcp 80 8000-8080", "host → a: tcp 22"}; !f.Policy || !slices.Equal(f.Targets[0].Policy, want) {
+	if want := []string{"a → b: tcp 80, 8000-8080", "host → a: tcp 22"}; !f.Policy || !slices.Equal(f.Targets[0].Policy, want) {
 		t.Errorf("the policy of a is %v %q, want %q", f.Policy, f.Targets[0].Policy, want)
 	}
 	if i := f.Targets[1].Image; i == nil || i.Disk != 3<<20 || i.Recipe != RecipeUnknown {

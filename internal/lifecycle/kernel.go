@@ -150,7 +150,7 @@ func (w *work) renewKernel() error {
 func (b Builder) broughtKernel(t *family.Target) error {
 	own, ok := b.kernels[t.FullID()]
 	if !ok {
-		b.Step("%s: nothing to build: its image is brought by you", t.FullID())
+		b.Step("%s: nothing to build: its image is brought by you: meros import %s FILE", t.FullID(), t.FullID())
 		return nil
 	}
 	record := ImageRecord{Kernel: t.Kernel}
