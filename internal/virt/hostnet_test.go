@@ -9,6 +9,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestHostNet reads the routes of a network namespace of its own, in which they are
@@ -45,7 +46,10 @@ func TestHostNet(t *testing.T) {
 					t.Errorf("ip %q: %v: %s", line, err, out)
 				}
 			}
-			a.net, a.err = ReadHostNet()
+			// The kernel makes the routes of a new IPv6 address in its own time.
+			for deadline := time.Now().Add(10 * time.Second); a.err == nil && len(a.net.Addrs) < 3 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+				a.net, a.err = ReadHostNet()
+			}
 			a.up = Uplinks()
 		}
 		done <- a
