@@ -61,3 +61,25 @@ func TestCompile(t *testing.T) {
 		}
 	}
 }
+
+// What a guest can have logged is bounded, or it could fill the host's disk.
+func TestLogIsLimited(t *testing.T) {
+	for _, name := range []string{"via", "pair"} {
+		set, err := Compile(load(t, name), Host{}, testMAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		logs := 0
+		for line := range strings.Lines(set.Text) {
+			if strings.Contains(line, " log ") {
+				logs++
+				if !strings.Contains(line, "limit rate 5/second burst 10 packets log prefix") {
+					t.Errorf("%s: a line logs without a limit: %s", name, line)
+				}
+			}
+		}
+		if logs == 0 {
+			t.Errorf("%s: nothing is logged", name)
+		}
+	}
+}

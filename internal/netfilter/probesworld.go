@@ -26,23 +26,37 @@ func (l *scene) toHost(a Port, v version) {
 	if own && there {
 		l.whoHasHost(a, v, from, host)
 	}
-	if v.ip != "ip" {
-		return
-	}
-	others := []netip.Addr{at(l.lan, 2), at(l.other, 1), netip.MustParseAddr("127.0.0.1")}
-	for _, s := range l.policy.Segments {
-		for _, h := range s.Host {
-			if s != a.Segment && h.Addr().Is4() {
-				others = append(others, h.Addr())
-			}
-		}
-	}
-	for _, other := range others {
+	for _, other := range l.hostElsewhere(a, v) {
 		for _, proto := range []string{family.ProtoTCP, family.ProtoUDP, family.ProtoICMP} {
 			p := probe{From: a.Target, To: family.PeerHost, Words: proto + " to its address " + other.String(), Send: peerPrefix + a.Dev, Own: true, Offset: -1}
 			l.add(p, packet(trial{proto: proto, port: 22}, next, mac(a.MAC), from, other))
 		}
 	}
+}
+
+// hostElsewhere are addresses of the host that a guest has no business with, however
+// they are written.
+func (l *scene) hostElsewhere(a Port, v version) []netip.Addr {
+	others := []netip.Addr{at(l.lan, 2), at(l.other, 1), netip.MustParseAddr("127.0.0.1")}
+	if v.ip == "ip6" {
+		others = []netip.Addr{netip.MustParseAddr("::1"), netip.MustParseAddr("::ffff:127.0.0.1"), linkLocal(mac(l.brMACs[a.Bridge]))}
+		for _, addr := range []netip.Addr{at(l.lan, 2), at(l.other, 1)} {
+			others = append(others, netip.AddrFrom16(addr.As16())) // ::ffff:a.b.c.d
+		}
+	}
+	for _, s := range l.policy.Segments {
+		for _, h := range s.Host {
+			if s != a.Segment && v.arpa(h.Addr()) {
+				others = append(others, h.Addr())
+			}
+		}
+	}
+	return others
+}
+
+// linkLocal is the address that a link gives itself: RFC 4291, appendix A.
+func linkLocal(hw net.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: hw[0] ^ 2, 9: hw[1], 10: hw[2], 11: 0xff, 12: 0xfe, 13: hw[3], 14: hw[4], 15: hw[5]})
 }
 
 // whoHasHost asks for the host's MAC, whose answer shows that it was heard.
@@ -218,6 +232,9 @@ func (l *scene) broadcasts(a Port, me netip.Addr) {
 			return frame{dst: all6, src: mac(a.MAC), from: from, to: netip.MustParseAddr("ff02::1"), proto: protoICMP6, body: body}.bytes()
 		})
 	}
+	l.add(p("ping to all hosts"), packet(trial{proto: family.ProtoICMP}, net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, mac(a.MAC), me, netip.MustParseAddr("224.0.0.1")))
+	l.add(p("ping to all nodes"), packet(trial{proto: family.ProtoICMP}, all6, mac(a.MAC), six, netip.MustParseAddr("ff02::1")))
+	l.add(p("ping to all routers of the link"), packet(trial{proto: family.ProtoICMP}, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, mac(a.MAC), local, netip.MustParseAddr("ff02::2")))
 	l.add(p("spanning tree"), func(_ uint16, token []byte) []byte {
 		body := append([]byte{0x42, 0x42, 3, 0, 0, 0, 0, 0}, token...)
 		return ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0}, mac(a.MAC), uint16(len(body)), body)

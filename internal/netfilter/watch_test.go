@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -314,5 +315,46 @@ func TestWatch(t *testing.T) {
 	_, missed, _ := g.verify()
 	if !slices.ContainsFunc(missed, func(m Missed) bool { return m.From == "guest" && m.To == "fw" && m.What == "ip tcp 9050" }) {
 		t.Errorf("guest to fw, tcp 9050, is not missed: %+v", missed)
+	}
+}
+
+// TestFlood has a guest open more connections than it may: it gets no more than its
+// share of the host's table, and its neighbour is not kept from anything.
+func TestFlood(t *testing.T) {
+	if !inNetns(t) {
+		return
+	}
+	g := newGuests(t, "pair")
+	must(t, nft(t.Context(), proc.Host{}, g.rules.Text, nil))
+	l := newScene(g.f, g.rules)
+	out, err := exec.Command("ip", "-br", "link", "show", "pairnet").Output()
+	must(t, err)
+	a := g.rules.Ports[0]
+	o := prober.Order{}
+	for i := range maxConns + 2000 {
+		packet := frame{
+			dst: mac(strings.Fields(string(out))[2]), src: mac(a.MAC), from: a.Addrs[0], to: l.worldAddr(family.PeerInternet, versions[0]),
+			proto: protoUDP, body: udp(uint16(1024+i), 53, nil),
+		}
+		o.Frames = append(o.Frames, prober.Raw{ID: i + 1, MAC: a.MAC, Frame: packet.bytes()})
+	}
+	w, err := NewWatch(NewOracle(g.f, g.rules, Host{}, nil))
+	must(t, err)
+	must(t, g.probe(w, g.all[0], o))
+	must(t, w.Close())
+	content, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	must(t, err)
+	var count int
+	if _, err := fmt.Sscan(string(content), &count); err != nil || count < maxConns/2 || count > maxConns+100 {
+		t.Errorf("%d connections are tracked, %v, want %d at most", count, err, maxConns)
+	}
+	text, err := Counters(t.Context(), proc.Host{}, "pair")
+	must(t, err)
+	if regexp.MustCompile(`counter denied \{\s+packets [1-9]`).FindString(text) == "" {
+		t.Errorf("the packets beyond are not counted:\n%s", text)
+	}
+	leaks, missed, _ := g.verify()
+	if len(leaks) > 0 || slices.ContainsFunc(missed, func(m Missed) bool { return m.From != "a" }) {
+		t.Errorf("after the flood: leaks %+v, missed %+v", leaks, missed)
 	}
 }
