@@ -1,6 +1,7 @@
 package internal_test
 
 import (
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -106,4 +107,53 @@ func importAllowed(path string, allowed []string, pkg string) bool {
 	return !strings.Contains(first, ".") || slices.ContainsFunc(allowed, func(module string) bool {
 		return path == module || strings.HasPrefix(path, module+"/")
 	})
+}
+
+// shells are the files whose scripts run in a guest, over SSH, with what is not ours
+// as arguments. On the host nothing runs a shell.
+var shells = []string{"internal/session/", "internal/lifecycle/sender.go"}
+
+func TestNoShell(t *testing.T) {
+	for _, dir := range []string{"../internal", "../cmd"} {
+		err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+			name := strings.TrimPrefix(filepath.ToSlash(file), "../")
+			if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			if slices.ContainsFunc(shells, func(s string) bool { return strings.HasPrefix(name, s) }) {
+				return nil
+			}
+			src, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(src, func(n ast.Node) bool {
+				if list, ok := n.(*ast.CompositeLit); ok && runsShell(list.Elts) {
+					t.Errorf("%s runs a shell: hand in an argument vector", name)
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// runsShell reports whether a list holds a shell and, next to it, -c.
+func runsShell(list []ast.Expr) bool {
+	word := func(e ast.Expr) string {
+		if l, ok := e.(*ast.BasicLit); ok {
+			s, _ := strconv.Unquote(l.Value)
+			return s
+		}
+		return ""
+	}
+	for i := range len(list) - 1 {
+		if strings.HasSuffix(word(list[i]), "sh") && strings.HasPrefix(word(list[i+1]), "-") && strings.HasSuffix(word(list[i+1]), "c") {
+			return true
+		}
+	}
+	return false
 }

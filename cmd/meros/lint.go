@@ -68,6 +68,7 @@ func lintFamily(e *env, o lintOptions) error {
 	if err != nil {
 		return fmt.Errorf("lint %s: %w", f.Name, err)
 	}
+	found = append(found, lint.Keys(e.Paths, f)...)
 	if o.output == "json" {
 		err = printJSON(e.Out, append([]lint.Finding{}, found...))
 	} else {

@@ -131,6 +131,36 @@ func TestPolicyComesAndGoes(t *testing.T) {
 	}
 }
 
+// TestForwardingIsShared has two families of two roots that the host forwards for: as
+// long as one runs, the uplink forwards for it; with the last the host is as before.
+func TestForwardingIsShared(t *testing.T) {
+	before := hostState(t)
+	one, bridge := newGuardedBench(t, guarded())
+	files := guarded()
+	for name, content := range files {
+		files[name] = strings.NewReplacer("10.62.", "10.61.", "mtb$PID", "mtc$PID").Replace(content)
+	}
+	other, _ := newGuardedBench(t, files)
+	for _, b := range []*bench{one, other} {
+		if err := b.init(t.Context(), InitOptions{}); err != nil {
+			t.Fatalf("%v\n%s", err, b.said)
+		}
+	}
+	other.cleanUp()
+	for _, link := range append(virt.Uplinks(), bridge) {
+		if got := forwards(t, link); got != "1" {
+			t.Errorf("%s/forwarding = %q once the other family has gone, want 1", link, got)
+		}
+	}
+	if now := one.filterNow(t.Context(), one.family); now != FilterOK {
+		t.Errorf("the rules of the family that stays are %q", now)
+	}
+	one.cleanUp()
+	if after := hostState(t); after != before {
+		t.Errorf("the host is left as\n%s\nwas\n%s", after, before)
+	}
+}
+
 func TestPolicyFailsClosed(t *testing.T) {
 	before := hostState(t)
 	for name, change := range map[string]func(map[string]string) string{

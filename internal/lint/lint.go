@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"meros/internal/family"
+	"meros/internal/layout"
 )
 
 // Finding is one thing that is better mended.
@@ -111,6 +112,7 @@ func Family(f *family.Family, others []*family.Family) ([]Finding, error) {
 	}
 	l.policy()
 	l.gateways()
+	l.hops()
 	l.subnets(others)
 	slices.SortStableFunc(l.found, func(a, b Finding) int {
 		if c := strings.Compare(a.File, b.File); c != 0 {
@@ -163,6 +165,22 @@ func (l *linter) file(path, rel string, d fs.DirEntry) error {
 		l.acceptBeforeDNAT(rel, string(content))
 	}
 	return nil
+}
+
+// Keys returns which of a family's keys others than their owner may read.
+func Keys(paths layout.Paths, f *family.Family) []Finding {
+	l := &linter{family: f}
+	for _, t := range f.Targets {
+		for _, key := range []string{paths.ClientKey(t.FullID()), paths.HostKey(t.FullID())} {
+			info, err := os.Stat(key)
+			if err != nil || info.Mode().Perm()&0o077 == 0 {
+				continue
+			}
+			l.add(key, 0, fmt.Sprintf("others than its owner may read it (its mode is %#o)", info.Mode().Perm()),
+				"whoever has it can log in to "+t.FullID()+", or pass for it", "chmod 600 "+key+"; if anybody may have read it, delete it and build again")
+		}
+	}
+	return l.found
 }
 
 func comment(line string) bool {

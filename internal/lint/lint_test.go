@@ -107,3 +107,49 @@ func TestWideAllows(t *testing.T) {
 		t.Errorf("found %+v, want lines 2 and 3, and that assertions are missing", found)
 	}
 }
+
+// A next hop without rules of its own leaves one layer; one that has any is left to
+// who wrote them.
+func TestHopsWithoutRules(t *testing.T) {
+	files := map[string]string{
+		"build/fw.xml":         `<target><build id="fw" kernel="no"/><network network_addr="10.62.7.1" ip_addr="10.62.7.9"/></target>`,
+		"build/a.xml":          `<target><build id="a" kernel="no"/><network network_addr="10.62.7.9" ip_addr="10.62.7.2"/></target>`,
+		"libvirt/a.xml":        domain + "</devices></domain>",
+		"libvirt/fw.xml":       domain + "</devices></domain>",
+		"libvirt/n.xml":        `<network><forward mode="open"/><bridge name="b"/><ip address="10.62.7.1" prefix="24"/></network>`,
+		"netfilter/policy.xml": `<policy><allow from="a" to="internet" via="fw" proto="tcp"/></policy>`,
+	}
+	const want = "is the next hop of a and has no packet-filter rules of its own"
+	has := func(name string) bool {
+		found, err := Family(write(t, t.TempDir(), name, files), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(found, func(f Finding) bool { return f.File == "build/fw.xml" && f.What == want })
+	}
+	if !has("bare") {
+		t.Errorf("not found: %s", want)
+	}
+	files["rootfs/fw/includes.chroot/etc/nftables.conf"] = "table inet f { chain c { type filter hook forward priority 0; policy drop; }; }\n"
+	if has("ruled") {
+		t.Errorf("found although there are rules: %s", want)
+	}
+}
+
+func TestOpenKeys(t *testing.T) {
+	root := t.TempDir()
+	paths := layout.Paths{Root: root}
+	f := write(t, root, "keys", map[string]string{
+		"build/a.xml": `<target><build id="a" kernel="no"/></target>`, "libvirt/a.xml": domain + "</devices></domain>",
+		"libvirt/n.xml": `<network><bridge name="b"/></network>`,
+	})
+	for file, mode := range map[string]os.FileMode{paths.ClientKey("keys-a"): 0o600, paths.HostKey("keys-a"): 0o640} {
+		if err := paths.WriteFile(file, []byte("key"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := Keys(paths, f)
+	if len(found) != 1 || found[0].File != paths.HostKey("keys-a") || found[0].Why == "" || found[0].Fix == "" {
+		t.Errorf("Keys = %+v, want the host key alone", found)
+	}
+}

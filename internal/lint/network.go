@@ -3,10 +3,14 @@ package lint
 import (
 	"encoding/xml"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 
 	"meros/internal/family"
 )
@@ -119,6 +123,69 @@ func (l *linter) gateways() {
 		l.add(filepath.ToSlash(rel), 0, fmt.Sprintf("its network_addr %s is the address of no target and of no network", t.Gateway),
 			"the guest's default route leads nowhere, and sessions may take another way than meant", "give the address of the host on that network, or of the gateway target")
 	}
+}
+
+// ownRules are the words by which a file of a recipe sets packet-filter rules of a
+// guest's own.
+var ownRules = regexp.MustCompile(`\b(nft|nftables|iptables|ip6tables|iptables-restore|ufw|firewalld|shorewall)\b|hook\s+forward`)
+
+// hops finds targets that others send through and that have no rules of their own.
+func (l *linter) hops() {
+	for _, t := range l.family.Targets {
+		users := l.sendThrough(t)
+		if len(users) == 0 || !t.Rootfs || l.hasRules(t) {
+			continue
+		}
+		rel, err := filepath.Rel(l.family.Dir, t.BuildFile)
+		if err != nil {
+			rel = t.BuildFile
+		}
+		l.add(filepath.ToSlash(rel), 0, fmt.Sprintf("is the next hop of %s and has no packet-filter rules of its own", strings.Join(users, ", ")),
+			"what it is handed it passes on, or not, as its kernel's defaults have it: one layer that isolates instead of two",
+			fmt.Sprintf("lay rules over it, such as rootfs/%s/includes.chroot/etc/nftables.conf, that drop what it is not there for", t.Name))
+	}
+}
+
+// sendThrough lists the targets whose next hop t is.
+func (l *linter) sendThrough(t *family.Target) []string {
+	var users []string
+	add := func(name string) {
+		if name != t.Name && !slices.Contains(users, name) {
+			users = append(users, name)
+		}
+	}
+	for _, o := range l.family.Targets {
+		if o.Gateway.IsValid() && o.Gateway == t.Addr {
+			add(o.Name)
+		}
+	}
+	if l.family.Policy != nil {
+		for _, a := range l.family.Policy.Allows {
+			if a.Via == t.Name {
+				add(a.From)
+			}
+		}
+	}
+	return users
+}
+
+// hasRules reports whether any file that is laid over a target, or run in it, is about
+// packet-filter rules.
+func (l *linter) hasRules(t *family.Target) bool {
+	found := false
+	for _, name := range []string{"common", t.Name} {
+		_ = filepath.WalkDir(filepath.Join(l.family.Dir, "rootfs", name), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || found || !d.Type().IsRegular() {
+				return nil // what cannot be read has no say
+			}
+			if info, err := d.Info(); err == nil && info.Size() <= maxRead {
+				content, err := os.ReadFile(path)
+				found = err == nil && ownRules.Match(content)
+			}
+			return nil
+		})
+	}
+	return found
 }
 
 // subnets finds networks that cannot be up together.
