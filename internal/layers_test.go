@@ -33,7 +33,7 @@ var layers = map[string]string{
 	"graph":  "family layout",
 	"lint":   "family layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":        "family hint layout proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
+	"rootfs":        "family hint layout mirror proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
 	"image":         "family hint layout proc sandbox ui golang.org/x/sys",
 	"kernel":        "family hint layout proc sandbox store ui golang.org/x/sys",
 	"virt":          "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",

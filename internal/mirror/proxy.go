@@ -11,10 +11,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +32,17 @@ type Proxy struct {
 	address string
 
 	fresh string // folder of what this build fetched, until it is known to be good
+
+	mu    sync.Mutex
+	fault error
+}
+
+// Fault is the last reason for which a mirror could not be asked, or nil: package
+// managers only tell that it could not.
+func (p *Proxy) Fault() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fault
 }
 
 // Start starts a proxy that keeps its files in dir. Offline it asks no other
@@ -64,7 +77,7 @@ func Start(dir string, offline bool) (*Proxy, error) {
 // Env are the variables by which programs find the proxy. Others on this host
 // may see its port but not its password.
 func (p *Proxy) Env() []string {
-	return []string{"http_proxy=http://meros:" + p.token + "@" + p.address}
+	return []string{"http_proxy=http://" + proxyUser + ":" + p.token + "@" + p.address}
 }
 
 // Close ends the proxy. What it stored stays only if the build went well: a
@@ -114,19 +127,24 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) authorised(r *http.Request) bool {
-	want := "Basic " + base64.StdEncoding.EncodeToString([]byte("meros:"+p.token))
+	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.token))
 	return subtle.ConstantTimeCompare([]byte(r.Header.Get("Proxy-Authorization")), []byte(want)) == 1
 }
 
 // nameOf is the name under which the answer for an address is kept.
-func nameOf(r *http.Request) string {
-	sum := sha256.Sum256([]byte(r.URL.String()))
-	return hex.EncodeToString(sum[:]) + path.Ext(r.URL.Path)
+func nameOf(u *url.URL) string {
+	sum := sha256.Sum256([]byte(u.String()))
+	return hex.EncodeToString(sum[:]) + path.Ext(u.Path)
 }
 
 func (p *Proxy) get(w http.ResponseWriter, r *http.Request) {
-	name := nameOf(r)
-	if p.offline || immutable(r.URL.Path) {
+	from, err := upstream(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	name := nameOf(from)
+	if p.offline || immutable(from.Path) {
 		if p.serveFile(w, r, filepath.Join(p.dir, name)) || p.serveFile(w, r, filepath.Join(p.fresh, name)) {
 			return
 		}
@@ -136,7 +154,7 @@ func (p *Proxy) get(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not kept from an earlier build", http.StatusNotFound)
 		return
 	}
-	if err := p.fetch(w, r, filepath.Join(p.fresh, name)); err != nil {
+	if err := p.fetch(w, r, from, filepath.Join(p.fresh, name)); err != nil {
 		// Too late for a status if the answer has begun: cut the connection, so that
 		// a part is not taken for the whole.
 		panic(http.ErrAbortHandler)
@@ -168,9 +186,17 @@ func (p *Proxy) serveFile(w http.ResponseWriter, r *http.Request, file string) b
 	return true
 }
 
+// cannot answers that a mirror could not be asked.
+func (p *Proxy) cannot(w http.ResponseWriter, err error) {
+	p.mu.Lock()
+	p.fault = err
+	p.mu.Unlock()
+	http.Error(w, err.Error(), http.StatusBadGateway)
+}
+
 // fetch hands on the mirror's answer and keeps it if it is whole.
-func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, file string) error {
-	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, r.URL.String(), http.NoBody)
+func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, from *url.URL, file string) error {
+	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, from.String(), http.NoBody)
 	if err != nil {
 		return err
 	}
@@ -181,10 +207,17 @@ func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, file string) error
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
+		p.cannot(w, err)
 		return nil
 	}
 	defer resp.Body.Close()
+	if location := resp.Header.Get("Location"); location != "" {
+		if location, err = forward(from, location); err != nil {
+			p.cannot(w, err)
+			return nil
+		}
+		resp.Header.Set("Location", location)
+	}
 	for _, name := range []string{"Content-Type", "Content-Length", "Content-Range", "Last-Modified", "Location", "Date"} {
 		if v := resp.Header.Get(name); v != "" {
 			w.Header().Set(name, v)

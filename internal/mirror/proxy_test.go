@@ -107,8 +107,8 @@ func TestKeepsNoPartAndNothingOfAFailedBuild(t *testing.T) {
 	if _, body, err := through(t, p, peer.URL+"/pool/cut.deb"); err == nil {
 		t.Errorf("a download that was cut off = %q without an error", body)
 	}
-	if status, _, _ := through(t, p, peer.URL+"/away.deb"); status != http.StatusFound {
-		t.Errorf("a redirect = %d: it is the program's to follow or not", status)
+	if status, _, _ := through(t, p, peer.URL+"/away.deb"); status != http.StatusBadGateway {
+		t.Errorf("a redirect = %d: want one to a file refused", status)
 	}
 	if status, _, _ := through(t, p, peer.URL+"/pool/nonesuch.deb"); status != http.StatusNotFound {
 		t.Errorf("a missing package = %d, want 404", status)
