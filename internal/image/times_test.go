@@ -106,3 +106,43 @@ func TestLatestClampsTimes(t *testing.T) {
 		}
 	}
 }
+
+func TestCompressKeepsTheDisk(t *testing.T) {
+	needTools(t)
+	dir := t.TempDir()
+	root := scattered(t, time.Unix(1_600_000_000, 0))
+	o := image.Options{Name: "t", FreeMB: 50, UUIDs: image.UUIDsOf("t"), Epoch: 1}
+	var images [2][]byte
+	for i := range images {
+		out := filepath.Join(dir, fmt.Sprintf("%d.qcow2", i))
+		if err := image.Pack(t.Context(), proc.Host{}, root, out, o); err != nil {
+			t.Fatal(err)
+		}
+		plain, err := os.Stat(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := image.Compress(t.Context(), proc.Host{}, out); err != nil {
+			t.Fatal(err)
+		}
+		if images[i], err = os.ReadFile(out); err != nil || int64(len(images[i])) > plain.Size()/2 {
+			t.Errorf("%d bytes of %d are left, %v, want less than half", len(images[i]), plain.Size(), err)
+		}
+		if got := dump(t, out, "stat /dir-1/file-1"); !strings.Contains(got, "Type: regular") {
+			t.Errorf("the compressed image holds\n%s", got)
+		}
+	}
+	if !bytes.Equal(images[0], images[1]) {
+		t.Error("two compressed images of one disk differ")
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*"+image.CompressSuffix)); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	broken := filepath.Join(dir, "broken.qcow2")
+	if err := os.WriteFile(broken, []byte("no image"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := image.Compress(t.Context(), proc.Host{}, broken); err == nil || !strings.Contains(err.Error(), "compress the image") {
+		t.Errorf("Compress of no image = %v", err)
+	}
+}
