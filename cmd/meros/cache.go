@@ -81,5 +81,5 @@ func cachePrune(ctx context.Context, e *env, all bool) error {
 }
 
 func (e *env) builder() lifecycle.Builder {
-	return lifecycle.Builder{Streams: e.Streams, Runner: e.Runner, Paths: e.Paths}
+	return lifecycle.Builder{Streams: e.Streams, Runner: e.Runner, Paths: e.Paths, Getenv: e.Getenv}
 }

@@ -34,7 +34,7 @@ const maxFreeMB = 16 << 20
 var elements = map[string][]string{
 	"build":    {"id", "kernel", "rootfs", "distro", "release", "arch", "mirror", "security", "bootstrap", "init", "after", "optional"},
 	"details":  {"username", "name", "hostname", "border"},
-	"size":     {"free_space_mb"},
+	"size":     {"free_space_mb", "compression"},
 	"network":  {"network_addr", "ip_addr", "ssh_port"},
 	"ssh":      {"port"},
 	"shared":   {"dir"},
@@ -93,6 +93,7 @@ func readBuild(data []byte, f *file, t *Target) *buildFile {
 	b.prebuilt(b.elements["kernel"])
 	b.details(b.elements["details"])
 	take(b, b.elements["size"], "free_space_mb", &t.FreeMB, number(maxFreeMB))
+	take(b, b.elements["size"], "compression", &t.Compress, oneOf(map[string]bool{"zstd": true, "no": false}, "zstd or no"))
 	b.network(b.elements["network"])
 	b.ssh(b.elements["ssh"])
 	take(b, b.elements["shared"], "dir", &t.SharedDir,

@@ -67,6 +67,7 @@ type Target struct {
 	Packages  []string   // more than the base of the distribution
 	Hostname  string     // one label; the target's name, with dashes for _, unless given
 	FreeMB    int        // MiB that are free for the user in a fresh image; 0 when imported
+	Compress  bool       `json:",omitempty"` // whether what the image holds from the start is compressed
 
 	// Session: User is "" and Addr invalid when the target has none.
 	User      string     // may be root: older recipes log in to gateways so

@@ -25,23 +25,26 @@ func (l *loader) packageLists(folder string) []packageList {
 	}
 	var lists []packageList
 	for _, name := range l.named(folder, ".list") {
-		list := packageList{file: l.file(name)}
-		data, ok := l.readDocument(list.file, name)
-		if !ok {
-			continue
+		f := l.file(name)
+		if data, ok := l.readDocument(f, name); ok {
+			lists = append(lists, parsePackageList(data, f))
 		}
-		line := 0
-		for text := range strings.Lines(string(data)) {
-			line++
-			text, _, _ = strings.Cut(text, "#")
-			for _, word := range strings.Fields(text) {
-				list.names = append(list.names, listedName{word, line})
-			}
-		}
-		lists = append(lists, list)
 	}
 	l.otherLists(folder)
 	return lists
+}
+
+func parsePackageList(data []byte, f *file) packageList {
+	list := packageList{file: f}
+	line := 0
+	for text := range strings.Lines(string(data)) {
+		line++
+		text, _, _ = strings.Cut(text, "#")
+		for _, word := range strings.Fields(text) {
+			list.names = append(list.names, listedName{word, line})
+		}
+	}
+	return list
 }
 
 // otherLists faults what lies in package-lists/ and is no list: it would be

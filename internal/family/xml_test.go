@@ -150,3 +150,27 @@ func sound(t *Target) error {
 	}
 	return nil
 }
+
+// Whatever a list of packages holds, what comes of it are names and faults with
+// their lines.
+func FuzzPackageList(f *testing.F) {
+	for _, seed := range []string{"", "less vim\n# no\nnginx", "--force\n\x00\xff", "a=1\r\n", "#"} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := &report{}
+		target := newTarget("mos_demo", "box")
+		parsePackageList(data, r.file("package-lists/a.list")).addTo(target)
+		lines := strings.Count(string(data), "\n") + 1
+		for _, fault := range r.faults {
+			if fault.Line < 1 || fault.Line > lines || fault.Text == "" {
+				t.Errorf("fault without its place: %+v", fault)
+			}
+		}
+		for _, name := range target.Packages {
+			if !debForm.MatchString(name) {
+				t.Errorf("taken for a package: %q", name)
+			}
+		}
+	})
+}

@@ -26,6 +26,7 @@ type Builder struct {
 	*ui.Streams
 	Runner proc.Runner
 	Paths  layout.Paths
+	Getenv func(string) string // nil: no variables
 
 	// Shared by all targets of one call.
 	making  *making
@@ -107,18 +108,23 @@ func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
 // newWork reads the recipe and the host and decides what a target's build is
 // made of.
 func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
+	epoch, err := b.epoch()
+	if err != nil {
+		return nil, err
+	}
 	stages, err := rootfs.Plan(ctx, b.Runner, t, b.rootfsOptions(t))
 	if err != nil {
 		return nil, err
 	}
-	w := &work{Builder: b, t: t, store: b.openStore(ctx), stages: stages}
+	w := &work{Builder: b, t: t, store: b.openStore(ctx), stages: stages, epoch: epoch}
 	return w, w.plan()
 }
 
 func (b Builder) rootfsOptions(t *family.Target) rootfs.Options {
+	epoch, _ := b.epoch() // newWork says what is wrong with it
 	return rootfs.Options{
 		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
-		Stamps: b.stamps(), Fresh: b.fresh,
+		Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
 	}
 }
 
@@ -138,6 +144,7 @@ type work struct {
 	store  store.Store
 	stages []rootfs.Stage
 	pack   packArgs
+	epoch  int64         // the latest time that a file may have, in seconds since 1970; 0: any
 	key    store.Key     // of the image
 	reads  []store.Piece // what key is made of
 	log    io.Writer
@@ -236,6 +243,9 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 		tree = w.tree(below, p)
 	}
 	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree, Env: w.proxy.Env()}, w.log); err != nil {
+		if fault := w.proxy.Fault(); fault != nil && s.Fetches {
+			err = hint.Add(err, "what a mirror could not be asked for: %v", fault)
+		}
 		return store.Layer{}, errors.Join(sayIfFull(err, w.Paths.Cache()), p.Discard())
 	}
 	l, err := p.Commit()
@@ -296,11 +306,20 @@ func (w *work) plan() error {
 	if t.HasSession() {
 		w.pack.Identity.User = t.User
 	}
+	if w.epoch != 0 {
+		w.pack.Image.Epoch, w.pack.Image.Latest = w.epoch, w.epoch
+	}
 	id := w.pack.Identity
 	key := store.NewKey(stepPack).Add("format", imageFormat).Add("kernel", string(t.Kernel)).
 		Add("name", t.FullID(), id.Hostname).Add("init", string(t.Init)).Add("free space", fmt.Sprint(t.FreeMB)).
 		Add("session", id.User, fmt.Sprint(id.SSHPort)).Add("keys", string(id.AuthorizedKey), string(id.HostPublic)).
 		Add(rootfs.Below, string(w.stages[len(w.stages)-1].Key))
+	if t.Compress {
+		key.Add("compression", "zstd")
+	}
+	if w.epoch != 0 {
+		key.Add(epochName, fmt.Sprint(w.epoch))
+	}
 	w.key, w.reads = key.Sum(), key.Pieces()
 	return nil
 }
@@ -310,5 +329,5 @@ const (
 	// build's result must not depend on the clock. 1 January 2020, UTC.
 	imageEpoch = 1577836800
 	// imageFormat changes when meros packs differently, so that images are renewed.
-	imageFormat = "2"
+	imageFormat = "3"
 )

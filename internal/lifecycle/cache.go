@@ -102,7 +102,7 @@ func (b Builder) need(ctx context.Context, f *family.Family, needed map[store.Ke
 		if !t.Rootfs {
 			continue
 		}
-		stages, err := rootfs.Plan(ctx, b.Runner, t, rootfs.Options{Mirrors: b.Paths.Mirrors(), Stamps: b.stamps()})
+		stages, err := rootfs.Plan(ctx, b.Runner, t, b.rootfsOptions(t))
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.FullID(), err)
 		}

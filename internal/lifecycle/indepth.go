@@ -23,7 +23,7 @@ func (g Guests) againstRecipe(ctx context.Context, t *family.Target) string {
 	if err != nil || record.Key == "" || !t.Rootfs || !exists(g.Paths.HostKey(t.FullID())) {
 		return RecipeUnknown
 	}
-	w, err := Builder{Streams: g.Streams, Runner: g.Runner, Paths: g.Paths}.newWork(ctx, t)
+	w, err := Builder{Streams: g.Streams, Runner: g.Runner, Paths: g.Paths, Getenv: g.Getenv}.newWork(ctx, t)
 	switch {
 	case err != nil:
 		return RecipeUnknown

@@ -78,8 +78,9 @@ func (m *making) lock(key store.Key) (unlock func()) {
 	return l.Unlock
 }
 
-// packBehind is how much of a build lies behind when packing starts, in percent.
-const packBehind = 88
+// packBehind is how much of a build lies behind when packing starts, in percent, and
+// compressBehind how much when the image is then compressed.
+const packBehind, compressBehind = 88, 94
 
 // behind is how much lies behind when stage i starts, in percent: a guess by the
 // usual share of each stage.

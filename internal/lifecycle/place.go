@@ -85,6 +85,12 @@ func (w *work) packAndPlace(ctx context.Context, layers []store.Layer) (err erro
 	if err := image.Check(ctx, w.Runner, out); err != nil {
 		return err
 	}
+	if w.t.Compress {
+		w.line.Stage(compressBehind, "compressing")
+		if err := image.Compress(ctx, w.Runner, out); err != nil {
+			return err
+		}
+	}
 	return w.place(layers)
 }
 
@@ -95,8 +101,9 @@ const partial = ".partial"
 func (w *work) removePartials() error {
 	id := w.t.FullID()
 	var errs []error
-	for _, file := range []string{w.Paths.Image(id), w.Paths.Kernel(id), w.Paths.Initrd(id)} {
-		if err := os.Remove(file + partial); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	disk := w.Paths.Image(id) + partial
+	for _, file := range []string{disk, disk + image.CompressSuffix, w.Paths.Kernel(id) + partial, w.Paths.Initrd(id) + partial} {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

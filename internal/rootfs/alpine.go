@@ -17,6 +17,7 @@ import (
 
 	"meros/internal/family"
 	"meros/internal/hint"
+	"meros/internal/mirror"
 	"meros/internal/proc"
 	"meros/internal/store"
 )
@@ -42,6 +43,7 @@ var alpineBase = []string{"alpine-base", "acpid"}
 type AlpineBootstrap struct {
 	Mirror, Branch, Arch string
 	Out                  string // folder for the download
+	Signer               string // fingerprint of the key that has to have signed it
 }
 
 // AlpineInstall is what the second stage of an Alpine target reads.
@@ -69,7 +71,7 @@ func planAlpine(t *family.Target, o Options) (base, install Stage, err error) {
 
 // alpineSource says where a target's minirootfs is.
 func alpineSource(t *family.Target) (AlpineBootstrap, error) {
-	b := AlpineBootstrap{Mirror: strings.TrimSuffix(t.Mirror, "/"), Branch: alpineBranch(t), Arch: alpineArch(t)}
+	b := AlpineBootstrap{Mirror: strings.TrimSuffix(t.Mirror, "/"), Branch: alpineBranch(t), Arch: alpineArch(t), Signer: alpineSigner}
 	var err error
 	if b.Mirror == "" {
 		if b.Mirror, err = hostAlpineMirror("/etc/apk/repositories"); err != nil {
@@ -189,7 +191,7 @@ func parseReleases(index []byte) (minirootfs, error) {
 }
 
 // alpineBootstrap unpacks the branch's minirootfs, verified, into root.
-func alpineBootstrap(ctx context.Context, _ proc.Runner, root string, b AlpineBootstrap) error {
+func alpineBootstrap(ctx context.Context, r proc.Runner, root string, b AlpineBootstrap) error {
 	folder := b.folder()
 	var index bytes.Buffer
 	if err := get(ctx, folder+releasesFile, &index, maxIndex); err != nil {
@@ -203,6 +205,10 @@ func alpineBootstrap(ctx context.Context, _ proc.Runner, root string, b AlpineBo
 	archive := filepath.Join(b.Out, "minirootfs.tar.gz")
 	if err := getVerified(ctx, folder+found.File, archive, found.SHA256, maxMinirootfs); err != nil {
 		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, err)
+	}
+	signed := signature{file: archive, address: folder + found.File + ".asc", signer: b.Signer}
+	if err := signed.check(ctx, r); err != nil {
+		return fmt.Errorf("bootstrap alpine %s: %w", b.Branch, errors.Join(err, os.Remove(archive)))
 	}
 	f, err := os.Open(archive)
 	if err != nil {
@@ -255,33 +261,52 @@ func (a AlpineInstall) run(ctx context.Context, c *chroot) error {
 	return nil
 }
 
+// apkRepositories is where apk finds its repositories (apk-repositories(5)).
+const apkRepositories = "/etc/apk/repositories"
+
 // repositories writes /etc/apk/repositories, unless the recipe brings one, and
-// returns the file, as seen in the chroot, that apk is to read.
+// returns the file, as seen in the chroot, that apk is to read: one that names
+// what the build's own proxy and a folder of the host are seen as.
 func (a AlpineInstall) repositories(c *chroot) (string, error) {
-	const file = "/etc/apk/repositories"
+	at := filepath.Join(c.root, apkRepositories)
 	own := slices.ContainsFunc(a.ApkDirs, func(dir string) bool {
 		_, err := os.Stat(filepath.Join(dir, "repositories"))
 		return err == nil
 	})
-	content := strings.Join(a.Repositories, "\n") + "\n"
-	if !own {
-		if err := os.WriteFile(filepath.Join(c.root, file), []byte(content), 0o644); err != nil {
-			return "", err
-		}
+	content := []byte(strings.Join(a.Repositories, "\n") + "\n")
+	var err error
+	if own {
+		content, err = os.ReadFile(at)
+	} else {
+		err = os.WriteFile(at, content, 0o644)
 	}
-	folder, isFile := strings.CutPrefix(a.Mirror, "file://")
-	if !isFile || own {
-		return file, nil
-	}
-	at := filepath.Join(c.root, insideMirror)
-	if err := os.MkdirAll(at, 0o755); err != nil {
+	if err != nil {
 		return "", err
 	}
-	if err := unix.Mount(folder, at, "", unix.MS_BIND, ""); err != nil {
-		return "", fmt.Errorf("show the mirror %s to apk: %w", folder, err)
+	seenAs := mirror.PlainText(string(content))
+	if folder, isFile := strings.CutPrefix(a.Mirror, "file://"); isFile && !own {
+		if err := c.showFolder(folder); err != nil {
+			return "", err
+		}
+		seenAs = strings.ReplaceAll(seenAs, a.Mirror, insideMirror)
+	}
+	if seenAs == string(content) {
+		return apkRepositories, nil
 	}
 	const seen = "/run/meros-repositories"
-	return seen, os.WriteFile(filepath.Join(c.root, seen), []byte(strings.ReplaceAll(content, a.Mirror, insideMirror)), 0o644)
+	return seen, os.WriteFile(filepath.Join(c.root, seen), []byte(seenAs), 0o644)
+}
+
+// showFolder lets programs in the chroot see a mirror that is a folder of the host.
+func (c *chroot) showFolder(folder string) error {
+	at := filepath.Join(c.root, insideMirror)
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(folder, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("show the mirror %s to apk: %w", folder, err)
+	}
+	return nil
 }
 
 // takeAlpineKernel moves the kernel and its initrd out of the tree.

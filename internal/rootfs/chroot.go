@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 
@@ -72,11 +73,12 @@ func (c *chroot) runEnv(ctx context.Context, out io.Writer, env []string, argv .
 
 // leave takes away what enterChroot laid.
 func (c *chroot) leave() error {
-	var errs []error
-	for i := len(c.lent) - 1; i >= 0; i-- {
-		errs = append(errs, c.lent[i].takeBack())
+	// The mounts first: one of a hook's may lie over what was lent.
+	errs := []error{c.unmount()}
+	for _, l := range slices.Backward(c.lent) {
+		errs = append(errs, l.takeBack())
 	}
-	return errors.Join(append(errs, c.unmount())...)
+	return errors.Join(errs...)
 }
 
 // lentFile is a file put into the tree for the time of a stage. The tree's own

@@ -73,6 +73,12 @@ func dress(t *testing.T, from string, old time.Time) {
 	if err := unix.Mkfifo(filepath.Join(from, "fifo"), 0o640); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Mknod(filepath.Join(from, "socket"), unix.S_IFSOCK|0o600, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod(filepath.Join(from, "device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
+		t.Fatal(err)
+	}
 	sparse, err := os.Create(filepath.Join(from, "sparse"))
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +127,12 @@ func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
 	}
 	if st := stat(t, filepath.Join(root, "fifo")); st.Mode != unix.S_IFIFO|0o640 {
 		t.Errorf("fifo has mode %o, want %o", st.Mode, unix.S_IFIFO|0o640)
+	}
+	if st := stat(t, filepath.Join(root, "socket")); st.Mode != unix.S_IFSOCK|0o600 {
+		t.Errorf("socket has mode %o", st.Mode)
+	}
+	if st := stat(t, filepath.Join(root, "device")); st.Mode != unix.S_IFCHR|0o600 || st.Rdev != unix.Mkdev(1, 3) {
+		t.Errorf("device has mode %o and number %x", st.Mode, st.Rdev)
 	}
 	if st := stat(t, filepath.Join(root, "sparse")); st.Size != 4<<30+3 || st.Blocks > 64 {
 		t.Errorf("sparse file: %d bytes in %d blocks, want its holes kept", st.Size, st.Blocks)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"meros/internal/hint"
+	"meros/internal/mirror"
 	"meros/internal/proc"
 	"meros/internal/sandbox"
 )
@@ -38,7 +39,7 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 			return fmt.Errorf("bootstrap %s: %w", b.Suite, err)
 		}
 	}
-	c := proc.Cmd{Argv: b.argv(root), Stdout: os.Stdout, Stderr: os.Stderr, Env: toolEnv(), Stdin: strings.NewReader(strings.Join(b.Sources, "\n") + "\n")}
+	c := proc.Cmd{Argv: b.argv(root), Stdout: os.Stdout, Stderr: os.Stderr, Env: toolEnv(), Stdin: strings.NewReader(mirror.PlainText(strings.Join(b.Sources, "\n") + "\n"))}
 	if err := r.Run(ctx, c); err != nil {
 		return bootstrapHint(fmt.Errorf("bootstrap %s: %w", b.Suite, lastError(err)), b)
 	}
@@ -112,7 +113,7 @@ func (b Bootstrap) debootstrap(root string) []string {
 	}
 	argv = append(argv, b.Suite, root)
 	if len(b.Sources) > 0 {
-		argv = append(argv, mirrorOf(b.Sources[0]))
+		argv = append(argv, mirror.Plain(mirrorOf(b.Sources[0])))
 	}
 	return argv
 }
@@ -125,27 +126,6 @@ func mirrorOf(line string) string {
 		return fields[2]
 	}
 	return fields[1]
-}
-
-func bootstrapHint(err error, b Bootstrap) error {
-	text := err.Error()
-	switch {
-	case errors.Is(err, proc.ErrNotFound):
-		return hint.Add(err, "install %s, or run ./dist-conf.sh", b.Tool)
-	case strings.Contains(text, "404"), strings.Contains(text, "does not have a Release file"), strings.Contains(text, "No such script"):
-		return hint.Add(err, "the mirror has no suite %q: check release= and mirror= in the build XML", b.Suite)
-	case strings.Contains(text, "resolve"), strings.Contains(text, "Could not connect"), strings.Contains(text, "retrieving"),
-		strings.Contains(text, "Failed to fetch"):
-		return hint.Add(err, "the mirror cannot be reached: check the network, or name another with mirror= in the build XML")
-	case strings.Contains(text, "NO_PUBKEY"), strings.Contains(text, "not signed"), strings.Contains(text, "unknown key"), strings.Contains(text, "BADSIG"),
-		strings.Contains(text, "Keyring-based check"), strings.Contains(text, "EXPKEYSIG"), strings.Contains(text, "Invalid Release signature"):
-		return hint.Add(err, "the archive is not signed by a key of %s (package %s): bring that up to date, or take another mirror", b.distro().keyring, b.distro().keyringPackage)
-	case strings.Contains(text, "not valid anymore"), strings.Contains(text, "is expired"), strings.Contains(text, "not valid yet"):
-		return hint.Add(err, "the mirror serves an old index, or this host's clock is wrong: check `date`, or take another mirror")
-	case strings.Contains(text, "Hash Sum mismatch"), strings.Contains(text, "unexpected size"):
-		return hint.Add(err, "what the mirror sent is not what its signed index says: try again, or take another mirror")
-	}
-	return err
 }
 
 // Install is what the stage of that name reads.
@@ -162,7 +142,24 @@ func install(ctx context.Context, r proc.Runner, root string, a Install) error {
 	if err != nil {
 		return err
 	}
+	if err := c.lendSources(); err != nil {
+		return errors.Join(err, c.leave())
+	}
 	return errors.Join(a.run(ctx, c), c.leave())
+}
+
+// lendSources has apt get by http what the tree's sources.list says is to be got
+// by https: the build's own proxy does that, with this host's certificates.
+func (c *chroot) lendSources() error {
+	const name = "etc/apt/sources.list"
+	content, err := os.ReadFile(filepath.Join(c.root, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if plain := mirror.PlainText(string(content)); err == nil && plain != string(content) {
+		err = c.lend(name, []byte(plain), 0o644)
+	}
+	return err
 }
 
 func (a Install) run(ctx context.Context, c *chroot) error {
@@ -199,9 +196,14 @@ func (c *chroot) hasLists() bool {
 }
 
 // dropSecretsAndLists removes what belongs to no cached stage: host keys that a
-// package made, and downloads.
+// package made, downloads, and what only tells of the making: logs, caches made
+// of times, copies of lists as they were before.
 func (c *chroot) dropSecretsAndLists() error {
-	for _, pattern := range []string{"etc/ssh/ssh_host_*", "var/lib/apt/lists/*", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/log/apt/*", "etc/machine-id", "var/lib/dbus/machine-id"} {
+	for _, pattern := range []string{
+		"etc/ssh/ssh_host_*", "var/lib/apt/lists/*", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/log/apt/*", "etc/machine-id", "var/lib/dbus/machine-id",
+		"var/log/dpkg.log", "var/log/alternatives.log", "var/log/bootstrap.log", "var/log/fontconfig.log", "var/cache/ldconfig/aux-cache",
+		"var/cache/debconf/*-old", "var/lib/dpkg/*-old", "var/lib/apt/extended_states-old",
+	} {
 		found, err := filepath.Glob(filepath.Join(c.root, pattern))
 		if err != nil {
 			return err

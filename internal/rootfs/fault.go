@@ -11,6 +11,7 @@ import (
 
 	"meros/internal/family"
 	"meros/internal/hint"
+	"meros/internal/mirror"
 	"meros/internal/proc"
 )
 
@@ -26,7 +27,7 @@ func lastError(err error) error {
 		return err
 	}
 	return withLines(exit, pick(exit.Stderr, func(line string) bool {
-		return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") || strings.Contains(line, "No space left")
+		return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") || strings.Contains(line, "No space left") || strings.Contains(line, "NO_PUBKEY")
 	}))
 }
 
@@ -42,11 +43,34 @@ func withLines(exit *proc.ExitError, told []string) error {
 func pick(text string, tells func(string) bool) []string {
 	var told []string
 	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); tells(line) {
+		if line = strings.TrimSpace(mirror.Shown(line)); tells(line) {
 			told = append(told, line)
 		}
 	}
 	return told
+}
+
+// bootstrapCauses are what may be behind the words of a bootstrap tool, the surest
+// first: what apt says of any failure comes last.
+var bootstrapCauses = []struct{ words, advice string }{
+	{`NO_PUBKEY|not signed|unknown key|BADSIG|EXPKEYSIG|REVKEYSIG|Invalid Release signature|Keyring-based check`, "the archive is not signed by a key of KEYRING (package PACKAGE): bring that up to date, or take another mirror"},
+	{`not valid anymore|is expired|not valid yet`, "the mirror serves an old index, or this host's clock is wrong: check `date`, or take another mirror"},
+	{`Hash Sum mismatch|unexpected size|corrupt`, "what the mirror sent is not what its signed index says: try again, or take another mirror"},
+	{`404|does not have a Release file|No such script`, "the mirror has no suite \"SUITE\": check release= and mirror= in the build XML"},
+	{`resolve|Could not connect|retrieving|Failed to fetch`, "the mirror cannot be reached: check the network, or name another with mirror= in the build XML"},
+}
+
+func bootstrapHint(err error, b Bootstrap) error {
+	if errors.Is(err, proc.ErrNotFound) {
+		return hint.Add(err, "install %s, or run ./dist-conf.sh", b.Tool)
+	}
+	for _, c := range bootstrapCauses {
+		if regexp.MustCompile(c.words).MatchString(err.Error()) {
+			words := strings.NewReplacer("KEYRING", b.distro().keyring, "PACKAGE", b.distro().keyringPackage, "SUITE", b.Suite)
+			return hint.Add(err, "%s", words.Replace(c.advice))
+		}
+	}
+	return err
 }
 
 // aptUnmet begins apt-get's list of packages that cannot be together.

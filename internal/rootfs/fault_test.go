@@ -58,3 +58,18 @@ func TestUnknownPackagesComeWithTheNearestNames(t *testing.T) {
 		t.Errorf("another error got %q", hint.Of(err))
 	}
 }
+
+func TestBootstrapHintsGoByTheSurestWords(t *testing.T) {
+	b := Bootstrap{Tool: "mmdebstrap", Distro: "kali", Suite: "kali-rolling"}
+	for text, want := range map[string]string{
+		"E: Failed to fetch http://m/Packages  Hash Sum mismatch":                                     "not what its signed index says",
+		"E: The repository 'http://m x InRelease' is not signed.":                                     "not signed by a key of /usr/share/keyrings/kali-archive-keyring.gpg (package kali-archive-keyring)",
+		"E: Release file for http://m/InRelease is expired (invalid since 1d). Updates will not be …": "an old index",
+		"E: The repository 'http://m x Release' does not have a Release file.; Failed to fetch … 404": `no suite "kali-rolling"`,
+		"E: Failed to fetch http://m/InRelease  502  Bad Gateway":                                     "cannot be reached",
+	} {
+		if got := hint.Of(bootstrapHint(errors.New(text), b)); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("%s: hints %q, want %q", text, got, want)
+		}
+	}
+}

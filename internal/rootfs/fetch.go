@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"meros/internal/hint"
+	"meros/internal/mirror"
 )
 
 // stallTime is how long a mirror may send nothing before a download is given up.
@@ -28,7 +29,7 @@ var ErrMirror = errors.New("mirror")
 // get copies what lies at a mirror's address to w, at most limit bytes. Mirrors
 // are http, https or file.
 func get(ctx context.Context, address string, w io.Writer, limit int64) error {
-	body, err := open(ctx, address)
+	body, err := open(ctx, address, stallTime)
 	if err != nil {
 		return hint.Add(fmt.Errorf("%w: %s: %w", ErrMirror, address, err), "check the network, and mirror= and release= in the build XML")
 	}
@@ -46,7 +47,8 @@ func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 	return nil
 }
 
-func open(ctx context.Context, address string) (io.ReadCloser, error) {
+// open gives up when nothing comes for the time stall.
+func open(ctx context.Context, address string, stall time.Duration) (io.ReadCloser, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -55,7 +57,10 @@ func open(ctx context.Context, address string) (io.ReadCloser, error) {
 		return os.Open(u.Path)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	stalled := time.AfterFunc(stallTime, func() { cancel(fmt.Errorf("nothing came for %s", stallTime)) })
+	stalled := time.AfterFunc(stall, func() { cancel(fmt.Errorf("nothing came for %s", stall)) })
+	if mirror.Used(os.Getenv) {
+		address = mirror.Plain(address)
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -76,7 +81,7 @@ func open(ctx context.Context, address string) (io.ReadCloser, error) {
 		resp.Body.Close()
 		return nil, errors.New("answers " + resp.Status)
 	}
-	return &stallingBody{resp.Body, ctx, stalled}, nil
+	return &stallingBody{resp.Body, ctx, stalled, stall}, nil
 }
 
 // checkRedirect follows only to what is as safe as the address before: never
@@ -91,16 +96,17 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// stallingBody gives up when nothing comes for stallTime.
+// stallingBody gives up when nothing comes for the time stall.
 type stallingBody struct {
 	io.ReadCloser
 	ctx     context.Context
 	stalled *time.Timer
+	stall   time.Duration
 }
 
 func (b *stallingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.stalled.Reset(stallTime)
+	b.stalled.Reset(b.stall)
 	if err != nil && !errors.Is(err, io.EOF) {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 
@@ -36,6 +37,7 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 		t.add("etc/hostname", id.Hostname+"\n", 0o644, replaceAlways),
 		t.add("etc/hosts", hosts(id.Hostname), 0o644, replaceMissing),
 		t.add("etc/fstab", "UUID="+id.RootUUID+" / ext4 errors=remount-ro 0 1\n", 0o644, replaceUnconfigured),
+		t.levelPasswordAge(),
 		t.add("etc/machine-id", machineID(id.HostPrivate)+"\n", 0o444, replaceAlways),
 	}
 	if id.User != "" {
@@ -49,6 +51,47 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 			t.add(powerButtonFile, powerButton, 0o755, replaceMissing))
 	}
 	return errors.Join(errs...)
+}
+
+// levelPasswordAge replaces the day on which a password was last changed, which
+// is the day of the build, where no limit of its age counts from it (shadow(5),
+// whose third and fifth fields they are).
+func (t tree) levelPasswordAge() error {
+	for _, name := range []string{"etc/shadow", "etc/shadow-"} {
+		file := filepath.Join(t.root, name)
+		info, err := os.Lstat(file)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+			continue
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		level := levelled(string(content))
+		if level == string(content) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(level), info.Mode().Perm()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// levelDay is 1 January 2020, as shadow(5) counts.
+const levelDay = "18262"
+
+func levelled(shadow string) string {
+	lines := strings.Split(shadow, "\n")
+	for i, line := range lines {
+		fields := strings.Split(line, ":")
+		if len(fields) < 5 || fields[2] == "" || fields[2] == "0" || fields[4] != "" && fields[4] != "99999" {
+			continue
+		}
+		fields[2] = levelDay
+		lines[i] = strings.Join(fields, ":")
+	}
+	return strings.Join(lines, "\n")
 }
 
 func hosts(name string) string {

@@ -67,6 +67,14 @@ func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
 	if err := c.runEnv(ctx, last, a.Env, inside); err != nil {
 		return hookError(name, err, last.lines(), a.Log)
 	}
+	return c.stillARootfs(name)
+}
+
+// stillARootfs makes sure that a hook has left what all that follows needs.
+func (c *chroot) stillARootfs(hook string) error {
+	if info, err := os.Lstat(filepath.Join(c.root, "etc/passwd")); err != nil || !info.Mode().IsRegular() {
+		return hint.Add(fmt.Errorf("hook %s: it has removed /etc/passwd, without which there is no system", hook), "look for a path in the hook that is empty or goes up")
+	}
 	return nil
 }
 

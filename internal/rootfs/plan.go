@@ -24,6 +24,7 @@ type Stage struct {
 	Stamp Stamp         // of a Base: when it was made from the mirror
 
 	Fetches bool // it takes packages from a mirror
+	secure  bool // by https
 	// Args are the step's arguments. out is the folder for what the stage makes
 	// beside the tree.
 	Args func(out string) any
@@ -40,6 +41,8 @@ const (
 type Options struct {
 	Log     string // where the output of all stages goes
 	Mirrors string // file that remembers the mirrors of the host's apt; "": none
+	// HookEnv is NAME=VALUE that hooks see beside what they always do.
+	HookEnv []string
 	// Stamps are the times at which bases were last refreshed, and Fresh the one to
 	// take instead: a new stamp makes the base, and all that stands on it, new.
 	Stamps map[store.Key]string
@@ -86,7 +89,7 @@ func planBase(ctx context.Context, r proc.Runner, t *family.Target, o Options) (
 	if err != nil {
 		return base, install, err
 	}
-	return base, d.planInstall(t, base.Key), nil
+	return base, d.planInstall(t, base), nil
 }
 
 func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
@@ -108,7 +111,9 @@ func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Targ
 	if lack != "" {
 		say += ", " + lack
 	}
-	return newBase(key, say, b, o), nil
+	base := newBase(key, say, b, o)
+	base.secure = strings.Contains(strings.Join(sources, " "), " https://")
+	return base, nil
 }
 
 // newBase is the stage that makes the bare tree.
@@ -152,8 +157,11 @@ func debianArch(t *family.Target) string {
 	return runtime.GOARCH
 }
 
-func (d distro) planInstall(t *family.Target, below store.Key) Stage {
+func (d distro) planInstall(t *family.Target, base Stage) Stage {
 	packages := slices.Clone(d.base)
+	if base.secure {
+		packages = append(packages, "ca-certificates") // for the guest's own apt
+	}
 	if t.HasSession() {
 		packages = append(packages, "openssh-server")
 	}
@@ -166,7 +174,7 @@ func (d distro) planInstall(t *family.Target, below store.Key) Stage {
 	if a.Kernel != "" {
 		say += " and the kernel " + a.Kernel
 	}
-	key := stageKey(stepInstall).Add(Below, string(below)).Add("packages", packages...).
+	key := stageKey(stepInstall).Add(Below, string(base.Key)).Add("packages", packages...).
 		Add("kernel", a.Kernel).Add("initrd", initrdModules...)
 	s := newStage(stepInstall, key, say, nil)
 	s.Args = func(out string) any { a.Out = out; return a }
@@ -178,7 +186,7 @@ const Below = "the stage before"
 
 // stageFormat changes when meros itself does a stage differently, so that
 // results of older versions are not taken for its own.
-const stageFormat = "3"
+const stageFormat = "4"
 
 func stageKey(name string) *store.KeyBuilder {
 	return store.NewKey(name).Add("version of meros's stages", stageFormat)
@@ -210,6 +218,7 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 		"MEROS_FAMILY=" + t.Family, "MEROS_TARGET=" + t.Name, "TARGET_FULL_ID=" + t.FullID(),
 		"MEROS_USER=" + t.User, "MEROS_HOSTNAME=" + t.Hostname,
 	}
+	env = append(env, o.HookEnv...)
 	key := stageKey(stepHooks).Add(Below, string(below)).Add("env", env...)
 	for _, file := range t.ChrootHooks {
 		if err := key.AddFile("hook", file); err != nil {

@@ -236,3 +236,19 @@ func TestFinishReplacesOnlyWhatIsItsOwn(t *testing.T) {
 		t.Errorf("sshd's configuration = %q, %v", config, err)
 	}
 }
+
+func TestLevelled(t *testing.T) {
+	for line, want := range map[string]string{
+		"root:*:20780:0:99999:7:::":       "root:*:18262:0:99999:7:::",
+		"user:*:20780::::::":              "user:*:18262::::::",
+		"aged:$y$x:20780:0:90:7:::":       "aged:$y$x:20780:0:90:7:::", // it would expire at another day
+		"now:*:0:0:99999:7:::":            "now:*:0:0:99999:7:::",      // to be changed at the next login
+		"none:*:::::::":                   "none:*:::::::",
+		"broken":                          "broken",
+		"a:*:1:0:99999:7:::\nb:*:2:0::::": "a:*:18262:0:99999:7:::\nb:*:18262:0::::",
+	} {
+		if got := levelled(line); got != want {
+			t.Errorf("levelled(%q) = %q, want %q", line, got, want)
+		}
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,18 +23,10 @@ var deviceLinks = map[string]string{
 
 // MountChroot lays /proc, /sys, /dev with devpts, and an empty /run and /tmp
 // over root, so that programs run in it. The mounts end with the sandbox, or
-// earlier by the function returned.
+// earlier by the function returned, which also takes away what those programs
+// have mounted.
 func MountChroot(root string) (unmount func() error, err error) {
-	var done []string
-	unmount = func() error {
-		var errs []error
-		for i := len(done) - 1; i >= 0; i-- {
-			if err := unix.Unmount(done[i], unix.MNT_DETACH); err != nil {
-				errs = append(errs, fmt.Errorf("unmount %s: %w", done[i], err))
-			}
-		}
-		return errors.Join(errs...)
-	}
+	unmount = func() error { return unmountBelow(root) }
 	mounts := []struct {
 		at, kind, options string
 		flags             uintptr
@@ -56,12 +50,49 @@ func MountChroot(root string) (unmount func() error, err error) {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("mount %s in the chroot: %w", m.at, err), unmount())
 		}
-		done = append(done, at)
 	}
 	if err := fillDev(filepath.Join(root, "dev")); err != nil {
 		return nil, errors.Join(err, unmount())
 	}
 	return unmount, nil
+}
+
+// unmountBelow takes away all mounts below root, the last first.
+func unmountBelow(root string) error {
+	points, err := mountsBelow(root)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, at := range slices.Backward(points) {
+		// One that went with another before is no mount any more.
+		if err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("unmount %s: %w", at, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// escapes are how mount points with such bytes are written (proc(5), mountinfo).
+var escapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// mountsBelow lists what is mounted below root, in the order of mounting.
+func mountsBelow(root string) ([]string, error) {
+	content, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	var points []string
+	for line := range strings.Lines(string(content)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if at := escapes.Replace(fields[4]); strings.HasPrefix(at, strings.TrimSuffix(root, "/")+"/") {
+			points = append(points, at)
+		}
+	}
+	return points, nil
 }
 
 // mountPoint is a folder of the chroot that is no link: a link would lead the
