@@ -69,6 +69,8 @@ func (o *Oracle) peer(a netip.Addr) string {
 	return ""
 }
 
+var protoWords = map[byte]string{capture.TCP: family.ProtoTCP, capture.UDP: family.ProtoUDP, capture.ICMP: family.ProtoICMP, capture.ICMPv6: family.ProtoICMP}
+
 // permits reports whether a packet between two peers belongs to what is allowed:
 // begins it, goes on with it, or answers.
 func (o *Oracle) permits(from, to, via string, p *capture.Packet) bool {
@@ -80,6 +82,11 @@ func (o *Oracle) permits(from, to, via string, p *capture.Packet) bool {
 		return slices.ContainsFunc(o.policy.Allows, func(a *family.Allow) bool { return a.Covers(want) })
 	}
 	switch {
+	case !p.Whole && p.Fragment: // a later part, which has no ports
+		return slices.ContainsFunc(o.policy.Allows, func(a *family.Allow) bool {
+			ahead, back := a.From == from && a.To == to, a.From == to && a.To == from
+			return (ahead || back) && a.Via == via && slices.Contains(a.Protos(), protoWords[p.Proto])
+		})
 	case !p.Whole:
 		return false
 	case p.IsEcho():

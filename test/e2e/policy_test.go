@@ -49,6 +49,8 @@ func filterText(t *testing.T) string {
 // first, whose user is root so that it can send any frame.
 func gatedDemo(t *testing.T, root string) {
 	t.Helper()
+	remove(t, root, "mos_demo/build/alpine.xml")
+	remove(t, root, "mos_demo/libvirt/alpine.xml")
 	for from, to := range map[string]string{
 		"build/box.xml": "build/gate.xml", "libvirt/box.xml": "libvirt/gate.xml", "rootfs/box/hooks/20-network.sh": "rootfs/gate/hooks/20-network.sh",
 		"rootfs/box/includes.chroot/etc/systemd/network/10-lan.network": "rootfs/gate/includes.chroot/etc/systemd/network/10-lan.network",
@@ -57,10 +59,10 @@ func gatedDemo(t *testing.T, root string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := strings.NewReplacer("10.60.7.2", "10.60.7.3", `"box"`, `"gate"`).Replace(string(content))
+		text := strings.NewReplacer("10.60.7.2", "10.60.7.9", `"box"`, `"gate"`).Replace(string(content))
 		write(t, root, "mos_demo/"+to, text, map[bool]os.FileMode{true: 0o755, false: 0o644}[strings.Contains(to, "hooks")])
 	}
-	replaceIn(t, root, "mos_demo/rootfs/box/includes.chroot/etc/systemd/network/10-lan.network", "[Network]", "[Network]\nGateway=10.60.7.3")
+	replaceIn(t, root, "mos_demo/rootfs/box/includes.chroot/etc/systemd/network/10-lan.network", "[Network]", "[Network]\nGateway=10.60.7.9")
 	replaceIn(t, root, "mos_demo/build/box.xml", `username="user"`, `username="root"`)
 	write(t, root, "mos_demo/netfilter/policy.xml", `<policy log="yes">
 <allow from="box" to="internet" via="gate" proto="tcp"/>
@@ -170,7 +172,7 @@ func testVerify(t *testing.T, root string) {
 	nft(t, "insert", "rule", "bridge", "meros_mos_demo", "between", "ip", "protocol", "udp", "accept")
 	v = verify(t, root, 1)
 	if v.Filter != "changed" || !slices.ContainsFunc(v.Leaks, func(l struct{ Phase, Where, From, Packet, Why, Frame string }) bool {
-		return l.From == "box" && l.Where == "gate's port on mos_demo_lan" && strings.Contains(l.Packet, "> 10.60.7.3:80: UDP") && l.Frame != ""
+		return l.From == "box" && l.Where == "gate's port on mos_demo_lan" && strings.Contains(l.Packet, "> 10.60.7.9:80: UDP") && l.Frame != ""
 	}) {
 		t.Errorf("a rule added by hand is not found: %+v", v)
 	}

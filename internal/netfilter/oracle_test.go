@@ -1,0 +1,72 @@
+package netfilter
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"meros/internal/capture"
+)
+
+// TestOracle judges frames at the port of a, whose host's end is dev.
+func TestOracle(t *testing.T) {
+	f := load(t, "pair")
+	rules, err := Compile(f, Host{}, testMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := rules.Ports[0], rules.Ports[1]
+	uplinkAddr := netip.MustParseAddr("192.0.2.2")
+	o := NewOracle(f, rules, Host{}, map[netip.Addr]string{a.Host[0].Addr(): a.Bridge, uplinkAddr: "eth0"})
+	bridge := net.HardwareAddr{0x52, 0x54, 0, 0xfe, 0, 1}
+	host, mine, hers := a.Host[0].Addr(), a.Addrs[0], b.Addrs[0]
+	fromHost := func(from netip.Addr, proto byte, body []byte) frame {
+		return frame{dst: mac(a.MAC), src: bridge, from: from, to: mine, proto: proto, body: body}
+	}
+	later := fromHost(host, protoUDP, make([]byte, 24))
+	later.fragment = 3
+	noUDP := later
+	noUDP.proto = protoSCTP
+	asked := frame{from: mine, to: host, proto: protoUDP, body: udp(5000, 123, nil)}.bytes()[2:] // without MACs there are none
+	never := frame{from: mine, to: host, proto: protoUDP, body: udp(5000, 53, nil)}.bytes()[2:]  // without MACs there are none
+	unreachable := func(about []byte) []byte { return append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, about...) }
+	for _, c := range []struct {
+		name  string
+		frame []byte
+		link  string
+		want  string
+	}{
+		{"what is allowed", fromHost(host, protoTCP, tcp(4000, 22, tcpSYN, nil)).bytes(), a.Dev, ""},
+		{"what is not", fromHost(host, protoTCP, tcp(4000, 23, tcpSYN, nil)).bytes(), a.Dev, "no such packet from host to a"},
+		{"an answer", fromHost(host, protoUDP, udp(123, 5000, nil)).bytes(), a.Dev, ""},
+		{"a beginning that looks like an answer", fromHost(netip.MustParseAddr("203.0.113.7"), protoTCP, tcp(80, 5000, tcpSYN, nil)).bytes(), a.Dev, "from internet to a"},
+		{"another address of the host", fromHost(uplinkAddr, protoTCP, tcp(4000, 22, tcpSYN, nil)).bytes(), a.Dev, "the host's address on eth0"},
+		{"a later part", later.bytes(), a.Dev, ""},
+		{"a later part of nothing allowed", noUDP.bytes(), a.Dev, "no such packet"},
+		{"a guest's part", frame{dst: mac(a.MAC), src: mac(b.MAC), from: hers, to: mine, proto: protoUDP, fragment: 0x2000, body: udp(1, 514, nil)}.bytes(), a.Dev, "no fragments"},
+		{"a complaint of what is allowed", fromHost(host, protoICMP, unreachable(asked)).bytes(), a.Dev, ""},
+		{"a complaint of what is not", fromHost(host, protoICMP, unreachable(never)).bytes(), a.Dev, "has received it"},
+		{"another's address", frame{dst: mac(a.MAC), src: mac(b.MAC), from: host, to: mine, proto: protoUDP, body: udp(1, 514, nil)}.bytes(), a.Dev, "b has not the address"},
+		{"arp", ethernet(mac(a.MAC), mac(b.MAC), etherARP, arp(1, mac(b.MAC), hers, mine, nil)), a.Dev, ""},
+		{"arp with another's MAC", ethernet(mac(a.MAC), mac(b.MAC), etherARP, arp(2, mac(a.MAC), hers, mine, nil)), a.Dev, "an address that is not b's"},
+		{"a tag", ethernet(mac(a.MAC), mac(b.MAC), etherVLAN, []byte{0, 5, 8, 6}), a.Dev, "VLAN tag"},
+		{"no IP", ethernet(mac(a.MAC), mac(b.MAC), 0x88b5, nil), a.Dev, "neither IP nor ARP"},
+		{"bridged out", ethernet(bridge, mac(a.MAC), etherARP, arp(1, mac(a.MAC), mine, host, nil)), "eth0", "the MAC of a"},
+		{"forwarded", frame{dst: bridge, src: bridge, from: mine, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", ""},
+		{"forwarded for b", frame{dst: bridge, src: bridge, from: hers, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", "from b to internet"},
+		{"the host's own", frame{dst: bridge, src: bridge, from: uplinkAddr, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", ""},
+	} {
+		got := o.Judge(capture.Frame{Packet: capture.Decode(c.frame), Link: c.link, Out: true})
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s: Judge = %q, want %q", c.name, got, c.want)
+		}
+	}
+	nat := capture.Frame{Packet: capture.Decode(frame{dst: bridge, src: bridge, from: uplinkAddr, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes()), Link: "eth0", Out: true}
+	if got := o.Judge(nat, "b"); !strings.Contains(got, "from b to internet") {
+		t.Errorf("b's packet under the host's address: Judge = %q", got)
+	}
+	if got := o.Judge(nat, "a"); got != "" {
+		t.Errorf("a's packet under the host's address: Judge = %q", got)
+	}
+}
