@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,6 +52,7 @@ func gatedDemo(t *testing.T, root string) {
 	t.Helper()
 	remove(t, root, "mos_demo/build/alpine.xml")
 	remove(t, root, "mos_demo/libvirt/alpine.xml")
+	remove(t, root, "mos_demo/rootfs/alpine")
 	for from, to := range map[string]string{
 		"build/box.xml": "build/gate.xml", "libvirt/box.xml": "libvirt/gate.xml", "rootfs/box/hooks/20-network.sh": "rootfs/gate/hooks/20-network.sh",
 		"rootfs/box/includes.chroot/etc/systemd/network/10-lan.network": "rootfs/gate/includes.chroot/etc/systemd/network/10-lan.network",
@@ -98,6 +100,12 @@ func TestPolicyOfRunningGuests(t *testing.T) {
 		t.Errorf("what is allowed now is not answered: %q", got)
 	}
 	mustRun(t, root, "info", "--check", "mos_demo")
+	shown := mustRun(t, root, "policy", "show", "mos_demo").out
+	for _, want := range []string{`box +internet +tcp via gate \(line 2\)`, "# As the kernel has them", `counter packets [1-9][0-9]* bytes [0-9]+ accept comment "line [0-9]+: host to box"`} {
+		if !regexp.MustCompile(want).MatchString(shown) {
+			t.Errorf("policy show lacks %q:\n%s", want, shown)
+		}
+	}
 	nft(t, "delete", "table", "inet", "meros_mos_demo")
 	wantFailure(t, meros(t, root, "info", "--check", "mos_demo"), 1, "mos_demo", "changed")
 	mustRun(t, root, "shutdown", "mos_demo")
