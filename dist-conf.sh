@@ -135,11 +135,13 @@ packages_kernel() {
 # A screen that is none, eyes and fingers for it, and the programs that sessions
 # are compared with.
 packages_tests() {
+	busybox=busybox # one of several packages, which exclude each other
+	! command -v busybox >/dev/null 2>&1 || busybox=
 	case $distro in
-	debian) echo "test windows: xvfb xdotool x11-utils imagemagick" && echo "test sessions: openssh-client rsync" ;;
-	fedora | opensuse) echo "test windows: /usr/bin/Xvfb xdotool /usr/bin/xwininfo ImageMagick" && echo "test sessions: openssh-clients rsync" ;;
-	arch) echo "test windows: xorg-server-xvfb xdotool xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync" ;;
-	alpine) echo "test windows: xvfb xdotool xwininfo imagemagick" && echo "test sessions: openssh-client rsync" ;;
+	debian) echo "test windows: xvfb xdotool x11-utils imagemagick" && echo "test sessions: openssh-client openssh-server rsync fish $busybox" ;;
+	fedora | opensuse) echo "test windows: /usr/bin/Xvfb xdotool /usr/bin/xwininfo ImageMagick" && echo "test sessions: openssh-clients openssh-server rsync fish $busybox" ;;
+	arch) echo "test windows: xorg-server-xvfb xdotool xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync fish $busybox" ;;
+	alpine) echo "test windows: xvfb xdotool xwininfo imagemagick" && echo "test sessions: openssh-client openssh-server rsync fish" ;;
 	esac
 }
 
@@ -271,6 +273,21 @@ EOF
 	say "to install: $(install_command) $(echo "$list" | cut -f1 | tr '\n' ' ' | sed 's/ $//')"
 }
 
+# The package of a server starts it, now and at every boot. Nobody asked for that who
+# wants to run the tests, which start one of their own on a port of their own.
+before_sshd() {
+	policy=/usr/sbin/policy-rc.d
+	[ "$distro" = debian ] && [ ! -e "$policy" ] || { policy=; return 0; }
+	printf '#!/bin/sh\n[ "$1" != ssh ] && [ "$1" != ssh.service ] && [ "$1" != ssh.socket ] || exit 101\n' >"$policy"
+	chmod 755 "$policy"
+}
+
+after_sshd() {
+	[ -z "$policy" ] || rm -f "$policy"
+	[ -d /run/systemd/system ] || return 0
+	for unit in ssh.service ssh.socket sshd.service; do systemctl -q disable "$unit" 2>/dev/null || true; done
+}
+
 install_packages() {
 	names=$(missing_packages | cut -f1)
 	[ -n "$names" ] || return 0
@@ -280,8 +297,13 @@ install_packages() {
 	log=$(mktemp)
 	export DEBIAN_FRONTEND=noninteractive
 	refresh_lists </dev/null >"$log" 2>&1
+	sshd=no
+	case " $names " in *openssh-server*) sshd=yes && before_sshd ;; esac
+	installed=yes
 	# shellcheck disable=SC2046 # a command line of words
-	if ! $(install_command) "$@" </dev/null >>"$log" 2>&1; then
+	$(install_command) "$@" </dev/null >>"$log" 2>&1 || installed=no
+	[ "$sshd" = no ] || after_sshd
+	if [ "$installed" = no ]; then
 		tail -n 20 "$log" >&2
 		die "the packages could not be installed; the full output is in $log" \
 			"mend what it names, then run this script again"

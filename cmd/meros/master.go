@@ -55,7 +55,7 @@ func newMasterCmd(e *env) *cobra.Command {
 			if err != nil {
 				return usage(fmt.Errorf("master: other commands start it: %w", err))
 			}
-			return session.Master(cmd.Context(), e.Paths, t, e.Getenv, tcp, idle, report)
+			return session.Master(cmd.Context(), e.Paths, t, e.Getenv, tcp, session.MasterTimes{Idle: idle}, report)
 		},
 	}
 	cmd.Flags().DurationVar(&idle, "idle", session.MasterIdle, "how long to stay when nobody uses it")

@@ -28,9 +28,13 @@ var (
 	sharedForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,63}){0,7}$`)
 	// sources.list(5) splits at blanks and takes #, quotes and brackets as its own;
 	// an address of IPv6 needs the brackets, and stands where they mean nothing.
-	mirrorForm = regexp.MustCompile(`^[A-Za-z0-9._~:/+,=%[\]-]{1,1000}$`)
+	mirrorForm = regexp.MustCompile(`^[A-Za-z0-9._~:/+,=%[\]-]+$`)
 	numberForm = regexp.MustCompile(`^-?[0-9]{1,18}$`)
 )
+
+// maxMirror is the most bytes of a mirror's address. It is not in the form, which
+// would be compiled to as many steps at every start of meros.
+const maxMirror = 1000
 
 func match(form *regexp.Regexp, must string) func(string) (string, error) {
 	return func(s string) (string, error) {
@@ -91,7 +95,7 @@ func mirror(s string) (string, error) {
 	switch {
 	case strings.Contains(s, "@"):
 		return "", errSecret
-	case !mirrorForm.MatchString(s) || err != nil:
+	case len(s) > maxMirror || !mirrorForm.MatchString(s) || err != nil:
 		return "", errors.New("must be a URL without blanks, quotes, queries and fragments")
 	case u.Scheme == "file" && u.Host == "" && strings.HasPrefix(u.Path, "/"):
 		return s, nil

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -32,6 +33,7 @@ type guest struct {
 	config *ssh.ServerConfig
 	sftp   func(ssh.Channel)                     // nil: a true SFTP server in home
 	shell  func(ch ssh.Channel, reqs chan event) // nil: /bin/sh runs the command
+	early  func(ch ssh.Channel, line string)     // what a process that is to wait does; nil: as a command
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -173,6 +175,8 @@ func (g *guest) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 			go g.serveFiles(ch)
 		case r.Type != "exec" && r.Type != "shell":
 			events <- event{r.Type, r.Payload}
+		case g.early != nil && strings.HasPrefix(commandOf(r), "w='cd"):
+			go g.early(ch, commandOf(r))
 		case g.shell != nil:
 			go func() { g.shell(ch, events); _ = ch.Close() }()
 		default:

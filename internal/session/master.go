@@ -32,7 +32,7 @@ type master struct {
 	mu    sync.Mutex
 	users int
 
-	spare chan opened // a session channel that was opened ahead
+	ahead *ahead
 }
 
 // opened is a channel at the target with its requests.
@@ -45,56 +45,42 @@ type opened struct {
 // 4254, 6.1.
 const sessionChannel = "session"
 
-// open opens a channel at the target. A session channel is taken from what was
-// opened ahead, which spares the command that needs it a round trip.
-func (m *master) open(n ssh.NewChannel) (opened, error) {
-	if n.ChannelType() == sessionChannel {
-		defer func() { go m.openAhead() }()
-		select {
-		case o := <-m.spare:
-			if o.lives() {
-				return o, nil
-			}
-		default:
-		}
+// open opens a channel at the target, or takes the one that is ready. Where the target
+// has no room for one more, sshd_config(5), MaxSessions, what is ready makes some.
+func (m *master) open(kind string, extra []byte) (opened, error) {
+	if kind != sessionChannel {
+		return m.openFar(kind, extra)
 	}
-	far, requests, err := m.far.client.OpenChannel(n.ChannelType(), n.ExtraData())
+	select {
+	case far := <-m.ahead.bare:
+		m.ahead.prepare()
+		return far, nil
+	default:
+	}
+	far, err := m.openFar(kind, extra)
+	if _, refused := errors.AsType[*ssh.OpenChannelError](err); refused && m.ahead.makeRoom() {
+		return m.openFar(kind, extra)
+	}
+	return far, err
+}
+
+func (m *master) openFar(kind string, extra []byte) (opened, error) {
+	far, requests, err := m.far.client.OpenChannel(kind, extra)
 	return opened{far, requests}, err
-}
-
-// lives reports whether the target has not closed the channel meanwhile.
-func (o opened) lives() bool {
-	select {
-	case _, open := <-o.requests:
-		return open
-	default:
-		return true
-	}
-}
-
-func (m *master) openAhead() {
-	far, requests, err := m.far.client.OpenChannel(sessionChannel, nil)
-	if err != nil {
-		return
-	}
-	select {
-	case m.spare <- opened{far, requests}:
-	default:
-		_ = far.Close()
-	}
 }
 
 // serveMaster serves a connection on l until nobody has used it for so long, the
 // connection ends, one asks it to end, or ctx ends.
-func serveMaster(ctx context.Context, far *Conn, l net.Listener, idle time.Duration, check func(net.Conn) error) error {
+func serveMaster(ctx context.Context, far *Conn, l net.Listener, wait MasterTimes, check func(net.Conn) error) error {
 	config, err := masterConfig()
 	if err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	m := &master{far: far, idle: idle, stop: stop, quiet: time.AfterFunc(idle, stop), spare: make(chan opened, 1)}
-	go m.openAhead()
+	m := &master{far: far, idle: wait.Idle, stop: stop, quiet: time.AfterFunc(wait.Idle, stop)}
+	m.ahead = newAhead(wait.Pause, func() (opened, error) { return m.openFar(sessionChannel, nil) })
+	m.ahead.prepare()
 	go func() { _ = far.client.Wait(); stop() }()
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var serving sync.WaitGroup
@@ -167,7 +153,14 @@ func (m *master) serve(conn net.Conn, config *ssh.ServerConfig) {
 
 // channel opens the same channel at the target and joins the two.
 func (m *master) channel(n ssh.NewChannel) {
-	far, err := m.open(n)
+	if n.ChannelType() == sessionChannel {
+		defer m.ahead.prepare()
+		if m.ahead.waiting.Load() {
+			m.session(n)
+			return
+		}
+	}
+	far, err := m.open(n.ChannelType(), n.ExtraData())
 	if err != nil {
 		reason, words := ssh.ConnectionFailed, "the connection to the target ended"
 		if refused, ok := errors.AsType[*ssh.OpenChannelError](err); ok {
@@ -181,6 +174,11 @@ func (m *master) channel(n ssh.NewChannel) {
 		_ = far.Close()
 		return
 	}
+	joinChannels(near, nearRequests, far)
+}
+
+// joinChannels passes on all that comes on either channel, until the target's is closed.
+func joinChannels(near ssh.Channel, nearRequests <-chan *ssh.Request, far opened) {
 	go func() { // the user's requests, until the user closes
 		passRequests(far, nearRequests)
 		_ = far.Close()
@@ -201,9 +199,13 @@ func (m *master) channel(n ssh.NewChannel) {
 
 func passRequests(to ssh.Channel, requests <-chan *ssh.Request) {
 	for r := range requests {
-		ok, err := to.SendRequest(r.Type, r.WantReply, r.Payload)
-		if r.WantReply {
-			_ = r.Reply(ok && err == nil, nil)
-		}
+		passRequest(to, r)
+	}
+}
+
+func passRequest(to ssh.Channel, r *ssh.Request) {
+	ok, err := to.SendRequest(r.Type, r.WantReply, r.Payload)
+	if r.WantReply {
+		_ = r.Reply(ok && err == nil, nil)
 	}
 }

@@ -14,27 +14,32 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meros/internal/family"
+	"meros/internal/layout"
 	"meros/internal/ui"
 )
 
 // masters is the host's side of tests with masters: they run in this process.
 type masters struct {
-	g       *guest
+	paths   layout.Paths
+	target  *family.Target
 	getenv  func(string) string
 	run     string
 	started int
 	ended   chan error
-	idle    time.Duration
+	ctx     context.Context // ends those that are left
+	wait    MasterTimes
 }
 
-func newMasters(t *testing.T, g *guest) *masters {
+func newMasters(t *testing.T, paths layout.Paths, target *family.Target) *masters {
 	t.Helper()
 	run, err := os.MkdirTemp("/tmp", "mm") // short enough for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(run) })
-	return &masters{g: g, run: run, getenv: environment("XDG_RUNTIME_DIR=" + run), ended: make(chan error, 10), idle: time.Minute}
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	return &masters{ctx: ctx, paths: paths, target: target, run: run, getenv: environment("XDG_RUNTIME_DIR=" + run), ended: make(chan error, 10), wait: MasterTimes{Idle: time.Minute, Pause: 20 * time.Millisecond}}
 }
 
 func (m *masters) spawn(t *family.Target, tcp *os.File) (string, error) {
@@ -45,7 +50,7 @@ func (m *masters) spawn(t *family.Target, tcp *os.File) (string, error) {
 	}
 	said := make(chan string, 2)
 	go func() {
-		err := Master(context.Background(), m.g.paths, t, m.getenv, conn, m.idle, func(word string) { said <- word })
+		err := Master(m.ctx, m.paths, t, m.getenv, conn, m.wait, func(word string) { said <- word })
 		said <- ""
 		m.ended <- err
 	}()
@@ -54,7 +59,7 @@ func (m *masters) spawn(t *family.Target, tcp *os.File) (string, error) {
 
 func (m *masters) dial(t *testing.T) *Conn {
 	t.Helper()
-	c, err := DialShared(t.Context(), m.g.paths, m.g.target, m.getenv, m.spawn)
+	c, err := DialShared(t.Context(), m.paths, m.target, m.getenv, m.spawn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,8 +82,8 @@ func (m *masters) wantEnd(t *testing.T) {
 
 func TestMasterServesMany(t *testing.T) {
 	g := newGuest(t, nil)
-	m := newMasters(t, g)
-	m.idle = 300 * time.Millisecond
+	m := newMasters(t, g.paths, g.target)
+	m.wait.Idle = 300 * time.Millisecond
 	for range 3 {
 		c := m.dial(t)
 		out, errs, code := status(t, c, strings.NewReader("in"), "sh", "-c", `cat; printf %s "$FOO" >&2; exit 9`)
@@ -125,7 +130,7 @@ func names(t *testing.T, dir string) []string {
 
 func TestMasterEndsWithItsGuest(t *testing.T) {
 	g := newGuest(t, nil)
-	m := newMasters(t, g)
+	m := newMasters(t, g.paths, g.target)
 	c := m.dial(t)
 	started := make(chan struct{})
 	ended := make(chan error, 1)
@@ -146,7 +151,7 @@ func TestMasterEndsWithItsGuest(t *testing.T) {
 
 func TestMasterIsNotUsedAfterAChangeOfKeys(t *testing.T) {
 	g := newGuest(t, nil)
-	m := newMasters(t, g)
+	m := newMasters(t, g.paths, g.target)
 	m.dial(t)
 	other, err := os.ReadFile(g.paths.ClientKey("mos_demo-box") + ".pub")
 	if err != nil {
@@ -163,7 +168,7 @@ func TestMasterIsNotUsedAfterAChangeOfKeys(t *testing.T) {
 
 func TestMasterWithATerminal(t *testing.T) {
 	g := newGuest(t, nil)
-	c := newMasters(t, g).dial(t)
+	c := newMasters(t, g.paths, g.target).dial(t)
 	var out bytes.Buffer
 	err := Exec(t.Context(), c, &ui.Streams{Out: &out, Err: &out}, []string{"printf", "hi"}, ExecOptions{TTY: true, Getenv: environment()})
 	if err != nil || out.String() != "hi" {
@@ -194,7 +199,7 @@ func TestDialSharedWithoutARuntimeFolder(t *testing.T) {
 
 func TestEndMastersRemovesADeadSocket(t *testing.T) {
 	g := newGuest(t, nil)
-	m := newMasters(t, g)
+	m := newMasters(t, g.paths, g.target)
 	run, err := g.paths.Runtime(m.getenv)
 	if err != nil {
 		t.Fatal(err)

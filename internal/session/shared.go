@@ -22,6 +22,24 @@ import (
 // MasterIdle is how long a master stays that nobody uses.
 const MasterIdle = 5 * time.Minute
 
+// MasterTimes are how long a master waits. Zero is the default of each.
+type MasterTimes struct {
+	Idle  time.Duration // it stays that nobody uses: MasterIdle
+	Pause time.Duration // no session begins or ends before a process is started ahead: a second
+}
+
+// masterPause is longer than a short command takes.
+const masterPause = time.Second
+
+func (t *MasterTimes) fill() {
+	if t.Idle == 0 {
+		t.Idle = MasterIdle
+	}
+	if t.Pause == 0 {
+		t.Pause = masterPause
+	}
+}
+
 const (
 	// masterLimit bounds how long a master that runs may take to answer.
 	masterLimit = 10 * time.Second
@@ -152,9 +170,10 @@ func masterClient(ctx context.Context, link *pulse, uid int) (*ssh.Client, error
 }
 
 // Master logs in over a network connection to a target and lets others use the
-// login until it has been idle for that long, it ends, or ctx does. It calls
+// login until it has been idle for long, it ends, or ctx does. It calls
 // ready once it can be used, or when another master has the target already.
-func Master(ctx context.Context, paths layout.Paths, t *family.Target, getenv func(string) string, tcp net.Conn, idle time.Duration, ready func(string)) error {
+func Master(ctx context.Context, paths layout.Paths, t *family.Target, getenv func(string) string, tcp net.Conn, wait MasterTimes, ready func(string)) error {
+	wait.fill()
 	d, err := newDialer(paths, t)
 	if err != nil {
 		return err
@@ -183,7 +202,7 @@ func Master(ctx context.Context, paths layout.Paths, t *family.Target, getenv fu
 		return err
 	}
 	ready(masterReady)
-	return serveMaster(ctx, far, l, idle, ownUser(dir.user()))
+	return serveMaster(ctx, far, l, wait, ownUser(dir.user()))
 }
 
 // EndMasters ends the masters of the targets that which picks, and waits until

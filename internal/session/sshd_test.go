@@ -22,72 +22,130 @@ import (
 	"meros/internal/ui"
 )
 
-// startSSHD runs the host's own OpenSSH server as a target, for the user who
-// runs the tests.
-func startSSHD(t *testing.T) (layout.Paths, *family.Target) {
+// asTarget runs OpenSSH's server in a mount namespace where the user of a target
+// exists: with root's rights, so that it does all that it does in a guest.
+const asTarget = `set -e; [ -z "$3" ] || mount --bind "$3" /bin/sh
+mount --bind "$1/passwd" /etc/passwd; mount -t tmpfs run /run; mkdir -m 755 /run/sshd; exec "$2" -D -e -f "$1/config"`
+
+// openSSH is OpenSSH's server as a target, on a port of this host.
+type openSSH struct {
+	shell string   // the user's login shell
+	sh    string   // what /bin/sh is; "": this host's
+	lines []string // more for its configuration
+
+	paths  layout.Paths
+	target *family.Target
+	home   string // of the user in the target
+}
+
+// startSSHD runs OpenSSH's server for a user of its own with that login shell. A
+// test that root does not run has the user who runs it instead.
+func startSSHD(t *testing.T, shell string) *openSSH {
+	t.Helper()
+	return (&openSSH{shell: shell}).start(t)
+}
+
+func (s *openSSH) start(t *testing.T) *openSSH {
 	t.Helper()
 	sshd, err := proc.Find("sshd")
 	if err != nil {
-		t.Skip("this host has no sshd")
+		t.Skip("this host has no sshd: openssh-server is not installed")
 	}
-	me, err := user.Current()
+	dir, err := os.MkdirTemp("", "sshd-*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, paths := t.TempDir(), layout.Paths{Root: t.TempDir()}
-	t.Cleanup(func() { _ = removeTree(filepath.Join(dir, "mos-shared")) })
-	target := &family.Target{Family: "mos_demo", Name: "box", User: me.Username, SharedDir: filepath.Join(dir, "mos-shared")}
-	id, err := MakeKeys(paths, target.FullID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "authorized"), id.AuthorizedKey, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { _ = removeTree(dir) })
+	s.paths, s.home = layout.Paths{Root: t.TempDir()}, filepath.Join(dir, "home")
+	s.target = &family.Target{Family: "mos_demo", Name: "box", SharedDir: filepath.Join(s.home, "mos-shared")}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := netip.MustParseAddrPort(l.Addr().String())
 	_ = l.Close()
-	target.Addr, target.SSHPort = at.Addr(), int(at.Port())
-	config := filepath.Join(dir, "config")
-	lines := fmt.Sprintf("HostKey %s\nAuthorizedKeysFile %s/authorized\nListenAddress %s\nPidFile none\nStrictModes no\nUsePAM no\n"+
-		"PasswordAuthentication no\nPermitRootLogin prohibit-password\nAcceptEnv LANG LC_*\nSubsystem sftp internal-sftp\n",
-		paths.HostKey(target.FullID()), dir, at)
-	if err := os.WriteFile(config, []byte(lines), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.target.Addr, s.target.SSHPort = at.Addr(), int(at.Port())
+	argv := s.configure(t, dir)
 	var log bytes.Buffer
 	ended := make(chan error, 1)
 	ctx, stop := context.WithCancel(context.Background())
 	go func() {
-		ended <- proc.Host{}.Run(ctx, proc.Cmd{Argv: []string{sshd, "-D", "-e", "-f", config}, Stderr: &log})
+		ended <- proc.Host{}.Run(ctx, proc.Cmd{Argv: append(argv, "sh", dir, sshd, s.sh), Stderr: &log})
 	}()
 	t.Cleanup(func() { stop(); <-ended })
-	for range 50 {
-		err = Ready(t.Context(), paths, target, 2*time.Second, func(Stage) {})
-		if err == nil {
-			return paths, target
+	for range 500 {
+		if err = Ready(t.Context(), s.paths, s.target, 10*time.Second, func(Stage) {}); err == nil {
+			return s
 		}
 		select {
 		case <-ended:
 			ended <- nil
-			t.Skipf("sshd does not run here: %s", strings.TrimSpace(log.String()))
+			t.Fatalf("sshd does not run: %s", strings.TrimSpace(log.String()))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 	t.Fatal(err)
-	return paths, nil
+	return nil
 }
 
-func TestOpenSSH(t *testing.T) {
-	paths, target := startSSHD(t)
-	c, err := Dial(t.Context(), paths, target)
+// configure makes keys, user and configuration, and returns the command that
+// starts the server.
+func (s *openSSH) configure(t *testing.T, dir string) (argv []string) {
+	t.Helper()
+	id, err := MakeKeys(s.paths, s.target.FullID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	lines := append([]string{
+		"HostKey " + s.paths.HostKey(s.target.FullID()), "AuthorizedKeysFile " + dir + "/authorized",
+		fmt.Sprintf("ListenAddress %s:%d", s.target.Addr, s.target.SSHPort), "PidFile none", "StrictModes no", "UsePAM no",
+		"PasswordAuthentication no", "AcceptEnv LANG LC_*", "Subsystem sftp internal-sftp",
+	}, s.lines...)
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const uid = 54321
+	s.target.User, argv = "target", []string{"unshare", "--mount", "sh", "-c", asTarget}
+	if os.Geteuid() != 0 {
+		me, err := user.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.target.User, argv = me.Username, []string{"sh", "-c", `exec "$2" -D -e -f "$1/config"`}
+	}
+	for file, content := range map[string]string{
+		"authorized": string(id.AuthorizedKey), "config": strings.Join(lines, "\n") + "\n",
+		"passwd": string(passwd) + fmt.Sprintf("target:x:%d:%d::%s:%s\n", uid, uid, s.home, s.shell),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.home, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(s.home, uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return argv
+}
+
+func (s *openSSH) dial(t *testing.T) *Conn {
+	t.Helper()
+	c, err := Dial(t.Context(), s.paths, s.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func TestOpenSSH(t *testing.T) {
+	s := startSSHD(t, "/bin/bash")
+	c := s.dial(t)
 	out, errs, code := status(t, c, strings.NewReader("in"), "sh", "-c", `cat; printf %s "$FOO" >&2; exit 9`)
 	want(t, "exec", []any{out, errs, code}, []any{"in", "b'ar", 9})
 	out, _, _ = status(t, c, nil, append([]string{"printf", `%s\0`}, nasty...)...)
@@ -98,42 +156,31 @@ func TestOpenSSH(t *testing.T) {
 	if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Pull(t.Context(), c, paths, quiet(), PullOptions{}); err != nil {
+	if _, err := Pull(t.Context(), c, s.paths, quiet(), PullOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(paths.Shared("mos_demo-box"), "tree"), pulledMode)); d != "" {
+	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(s.paths.Shared("mos_demo-box"), "tree"), pulledMode)); d != "" {
 		t.Errorf("pulled (-want +got):\n%s", d)
 	}
 }
 
 func TestOpenSSHSignal(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("sshd passes no signals on to root's sessions")
-	}
-	paths, target := startSSHD(t)
-	c, err := Dial(t.Context(), paths, target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	s := startSSHD(t, "/bin/bash")
+	c := s.dial(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	mark := filepath.Join(t.TempDir(), "mark")
+	mark := filepath.Join(s.home, "mark")
 	_ = Exec(ctx, c, quiet(), []string{"sh", "-c", `trap 'echo > "$1"; exit' INT; while :; do sleep 0.05; done`, "sh", mark}, ExecOptions{})
 	eventually(t, "the signal", func() bool { _, err := os.Stat(mark); return err == nil })
 }
 
 func TestOpenSSHTerminal(t *testing.T) {
-	paths, target := startSSHD(t)
-	c, err := Dial(t.Context(), paths, target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	s := startSSHD(t, "/bin/bash")
+	c := s.dial(t)
 	_, tty := openPTY(t)
 	var out bytes.Buffer
 	env := map[string]string{"TERM": "xterm-test", "LC_TIME": "C.UTF-8"}
-	err = Exec(t.Context(), c, &ui.Streams{In: tty, Out: &out, Err: &out},
+	err := Exec(t.Context(), c, &ui.Streams{In: tty, Out: &out, Err: &out},
 		[]string{"sh", "-c", "echo $TERM $LC_TIME; stty size; test -t 0 && exit 6"},
 		ExecOptions{TTY: true, Getenv: func(k string) string { return env[k] }})
 	if errors.Is(err, ErrLost) && os.Geteuid() != 0 {

@@ -115,12 +115,7 @@ func TestTunnels(t *testing.T) {
 }
 
 func TestRemoteTunnel(t *testing.T) {
-	paths, target := startSSHD(t)
-	c, err := Dial(t.Context(), paths, target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := startSSHD(t, "/bin/sh").dial(t)
 	remote := freePort(t)
 	stop, err := c.Open(t.Context(), quiet(), []Tunnel{{TunnelRemote, remote, echoServer(t)}})
 	if err != nil {
