@@ -1,6 +1,7 @@
 package virt
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -17,6 +18,7 @@ func (d *domain) adapt() {
 	tcg := d.setType(recipe)
 	if tcg {
 		d.adaptCPU()
+		d.adaptTimer()
 	}
 	d.adaptMachine()
 	d.adaptEmulator()
@@ -85,6 +87,20 @@ func (d *domain) adaptCPU() {
 	}
 	cpu.CreateAttr("mode", "maximum")
 	d.warn("%s: TCG has no processor %s: %s instead", d.FullID, asked, instead)
+}
+
+// adaptTimer has Linux not check its timer, as under KVM, where it leaves that out by
+// itself (arch/x86/kernel/kvm.c, paravirt_ops_setup): on a busy host the ticks of
+// an emulated one come late, and the guest panics with "IO-APIC + timer doesn't
+// work!".
+func (d *domain) adaptTimer() {
+	cmdline := d.root.FindElement("./os/cmdline")
+	if arch := d.arch(); cmdline == nil || arch != "x86_64" && arch != "i686" {
+		return
+	}
+	if words := strings.Fields(cmdline.Text()); len(words) > 0 && !slices.Contains(words, "no_timer_check") {
+		cmdline.SetText(strings.TrimSpace(cmdline.Text()) + " no_timer_check")
+	}
 }
 
 func (d *domain) adaptMachine() {

@@ -8,10 +8,11 @@ import (
 func TestKernelCommandLine(t *testing.T) {
 	const uuid = "11111111-2222-8333-8444-555555555555"
 	for _, tt := range []struct{ name, os, part, want string }{
-		{"all of it", "<type>hvm</type>", uuid, "<cmdline>root=PARTUUID=" + uuid + " rw console=ttyS0</cmdline>"},
-		{"an image not known", "<type>hvm</type>", "", "<cmdline>root=/dev/sda1 rw console=ttyS0</cmdline>"},
-		{"no root", "<type>hvm</type><cmdline>quiet console=ttyS0</cmdline>", uuid, "<cmdline>root=PARTUUID=" + uuid + " quiet console=ttyS0</cmdline>"},
-		{"a root", "<type>hvm</type><cmdline>root=/dev/sda1 rw quiet</cmdline>", uuid, "<cmdline>root=/dev/sda1 rw quiet</cmdline>"},
+		{"all of it", "<type>hvm</type>", uuid, "<cmdline>root=PARTUUID=" + uuid + " rw console=ttyS0 no_timer_check</cmdline>"},
+		{"an image not known", "<type>hvm</type>", "", "<cmdline>root=/dev/sda1 rw console=ttyS0 no_timer_check</cmdline>"},
+		{"no root", "<type>hvm</type><cmdline>quiet console=ttyS0</cmdline>", uuid, "<cmdline>root=PARTUUID=" + uuid + " quiet console=ttyS0 no_timer_check</cmdline>"},
+		{"a root", "<type>hvm</type><cmdline>root=/dev/sda1 rw quiet</cmdline>", uuid, "<cmdline>root=/dev/sda1 rw quiet no_timer_check</cmdline>"},
+		{"a timer check that is left out", "<type>hvm</type><cmdline>root=/dev/sda1 no_timer_check rw</cmdline>", uuid, "<cmdline>root=/dev/sda1 no_timer_check rw</cmdline>"},
 		{"arm", `<type arch="aarch64">hvm</type>`, uuid, "console=ttyAMA0</cmdline>"},
 		{"a kernel of the recipe's", "<type>hvm</type><kernel>/other</kernel>", uuid, "<kernel>/other</kernel>"},
 	} {
