@@ -188,7 +188,11 @@ func (p *pusher) archiveFile(ctx context.Context, t *tar.Writer, f sent) error {
 	}
 	n, err := io.Copy(t, io.LimitReader(outgoing{ctx, src, p}, f.size))
 	if err == nil && n < f.size {
-		err = fmt.Errorf("it became shorter while it was read: %d of %d bytes", n, f.size)
+		err = becameShorter(n, f.size)
 	}
 	return local(err)
+}
+
+func becameShorter(n, size int64) error {
+	return fmt.Errorf("it became shorter while it was read: %d of %d bytes", n, size)
 }

@@ -1,18 +1,13 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -161,95 +156,6 @@ type puller struct {
 	progress *progress
 }
 
-func (p *puller) takeInventory(ctx context.Context) error {
-	named, label, err := homeDir(p.options.From, p.conn.shared)
-	if err != nil {
-		return err
-	}
-	p.from = named
-	l, err := newLister(p.conn.client)
-	if err != nil {
-		return noSFTP(err)
-	}
-	defer l.Close()
-	w := walker{lister: l, base: p.from, limits: p.options}
-	if p.isFile(l) {
-		dir, name := path.Split(path.Clean(named))
-		p.from, w.base = path.Clean(dir), path.Clean(dir)
-		err = w.one(name)
-	} else {
-		err = w.walk(ctx)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return hint.Add(fmt.Errorf("the guest has no folder %s", strings.TrimSuffix(label, "/")), "make it in the guest, or push something first")
-	}
-	if err != nil {
-		return err
-	}
-	if err := w.readLinks(ctx); err != nil {
-		return err
-	}
-	p.folders, p.files, p.links, p.bytes = w.folders, w.files, w.links, w.bytes
-	p.refused.RefusedError = w.refused.RefusedError
-	return nil
-}
-
-// isFile reports whether the person named a file and not a folder.
-func (p *puller) isFile(l *lister) bool {
-	if p.options.From == "" {
-		return false
-	}
-	e, err := l.lstat(fxpStat, p.from)
-	return err == nil && e.mode&syscall.S_IFMT == syscall.S_IFREG
-}
-
-// tell says what would be copied.
-func (p *puller) tell() error {
-	var b strings.Builder
-	p.former, _ = os.OpenRoot(p.dest)
-	if p.former != nil {
-		defer p.former.Close()
-	}
-	for _, f := range p.files {
-		if !isSame(p.former, f) {
-			fmt.Fprintf(&b, "get %s\n", ui.Clean(f.rel))
-		}
-	}
-	for _, l := range p.links {
-		fmt.Fprintf(&b, "link %s\n", ui.Clean(l.rel))
-	}
-	for _, rel := range p.goes() {
-		fmt.Fprintf(&b, "delete %s\n", ui.Clean(rel))
-	}
-	_, err := io.WriteString(p.streams.Out, b.String())
-	return local(err)
-}
-
-// goes returns what the former content has and the guest has not.
-func (p *puller) goes() []string {
-	if p.former == nil {
-		return nil
-	}
-	stays := map[string]bool{".": true}
-	for _, all := range [][]remote{p.folders, p.files, p.links} {
-		for _, r := range all {
-			stays[r.rel] = true
-		}
-	}
-	var gone []string
-	_ = fs.WalkDir(p.former.FS(), ".", func(at string, d fs.DirEntry, err error) error {
-		if err == nil && stays[at] {
-			return nil
-		}
-		gone = append(gone, at)
-		if d != nil && d.IsDir() {
-			return fs.SkipDir
-		}
-		return nil
-	})
-	return gone
-}
-
 // keptFrom is from how many bytes on what came is kept when the rest did not.
 const keptFrom = 8 << 20
 
@@ -330,143 +236,4 @@ func (p *puller) fill(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// file copies one file. A guest that does not hand it out, or hands out less
-// than it claimed, has it refused.
-func (p *puller) file(ctx context.Context, r remote) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	src, err := p.guest.Open(path.Join(p.from, r.rel))
-	if guestSaysNo(err) {
-		p.refused.add(r.rel, err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	dst, from, err := p.begin(ctx, r)
-	if err != nil {
-		return localFault{err}
-	}
-	defer dst.Close()
-	if _, err := src.Seek(from, io.SeekStart); err != nil {
-		return err
-	}
-	holey := &sparseWriter{f: dst, at: from, end: from}
-	n, err := copyOut(counted{holey, p.allow}, src, r.size-from)
-	n += from
-	if err == nil && n < r.size {
-		err = &statusError{fmt.Sprintf("ended after %d of %d bytes", n, r.size)}
-	}
-	if guestSaysNo(err) {
-		p.refused.add(r.rel, err)
-		return local(p.root.Remove(r.rel))
-	}
-	if err != nil {
-		return errors.Join(err, local(holey.finish()))
-	}
-	p.copied.Add(1)
-	return local(errors.Join(holey.finish(), p.finish(dst, r)))
-}
-
-// begin opens the file to be written, with as much of it as an earlier pull has
-// left and the guest still has.
-func (p *puller) begin(ctx context.Context, r remote) (dst *os.File, from int64, err error) {
-	if p.stale != nil && r.size >= keptFrom {
-		if n := p.goOn(ctx, r); n > 0 {
-			dst, err = p.root.OpenFile(r.rel, os.O_RDWR, 0)
-			return dst, n, err
-		}
-	}
-	dst, err = p.root.OpenFile(r.rel, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	return dst, 0, err
-}
-
-// allow counts n bytes that came against the limit.
-func (p *puller) allow(n int) error {
-	if p.left.Add(-int64(n)) < 0 {
-		return localFault{tooBig(p.options.MaxSize)}
-	}
-	p.came.Add(int64(n))
-	p.progress.moved(n)
-	return nil
-}
-
-// copyOut copies a file of the guest of about the claimed size. A small one
-// takes two round trips.
-func copyOut(dst io.Writer, src *sftp.File, claimed int64) (int64, error) {
-	if claimed >= packetSize {
-		return src.WriteTo(dst)
-	}
-	buf := make([]byte, claimed+1)
-	n, err := io.ReadFull(src, buf)
-	if err == nil { // it is larger than claimed
-		return io.Copy(dst, io.MultiReader(bytes.NewReader(buf), src))
-	}
-	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, err
-	}
-	n, err = dst.Write(buf[:n])
-	return int64(n), err
-}
-
-// finish gives a file that was copied its mark, owner, mode and time.
-func (p *puller) finish(f *os.File, r remote) error {
-	fd := int(f.Fd())
-	_ = unix.Fsetxattr(fd, originAttr, []byte(p.fullID), 0) // not every file system can
-	if o := p.paths.Owner; o != (layout.Owner{}) {
-		if err := f.Chown(o.UID, o.GID); err != nil {
-			return err
-		}
-	}
-	if err := f.Chmod(p.mode(r)); err != nil {
-		return err
-	}
-	when := unix.NsecToTimeval(r.mtime.UnixNano())
-	return errors.Join(unix.Futimes(fd, []unix.Timeval{when, when}), f.Close())
-}
-
-// mode is the one that a file gets on the host.
-func (p *puller) mode(r remote) fs.FileMode {
-	if p.options.Executable {
-		return r.perm | 0o600
-	}
-	return r.perm&^0o111 | 0o600
-}
-
-func (p *puller) folder(r remote) error {
-	if err := p.give(r.rel); err != nil {
-		return err
-	}
-	if err := p.root.Chmod(r.rel, r.perm|0o700); err != nil {
-		return err
-	}
-	return p.root.Chtimes(r.rel, r.mtime, r.mtime)
-}
-
-// link makes a link whose target was checked.
-func (p *puller) link(r remote) error {
-	if err := p.root.Symlink(r.target, r.rel); err != nil {
-		return err
-	}
-	if err := p.give(r.rel); err != nil {
-		return err
-	}
-	dir, err := p.root.Open(path.Dir(r.rel))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	when := unix.NsecToTimespec(r.mtime.UnixNano())
-	return unix.UtimesNanoAt(int(dir.Fd()), path.Base(r.rel), []unix.Timespec{when, when}, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func (p *puller) give(rel string) error {
-	if p.paths.Owner == (layout.Owner{}) {
-		return nil
-	}
-	return p.root.Lchown(rel, p.paths.Owner.UID, p.paths.Owner.GID)
 }

@@ -285,10 +285,14 @@ func (p *pusher) copyIn(ctx context.Context, src io.Reader, partial string, s se
 		return errors.Join(err, dst.Close())
 	}
 	concurrency := requestsPerFile
-	if s.size >= 0 {
+	if s.size >= 0 { // no more than there was: a guest's file may have no end
 		concurrency = int(min(s.size/packetSize+1, requestsPerFile))
+		src = io.LimitReader(src, s.size)
 	}
-	_, err = dst.ReadFromWithConcurrency(outgoing{ctx, src, p}, concurrency)
+	n, err := dst.ReadFromWithConcurrency(outgoing{ctx, src, p}, concurrency)
+	if err == nil && n < s.size {
+		err = localFault{becameShorter(n, s.size)}
+	}
 	if err := errors.Join(err, dst.Close()); err != nil {
 		return err
 	}

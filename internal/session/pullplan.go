@@ -1,0 +1,105 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"meros/internal/hint"
+	"meros/internal/ui"
+)
+
+func (p *puller) takeInventory(ctx context.Context) error {
+	named, label, err := homeDir(p.options.From, p.conn.shared)
+	if err != nil {
+		return err
+	}
+	p.from = named
+	l, err := newLister(p.conn.client)
+	if err != nil {
+		return noSFTP(err)
+	}
+	defer l.Close()
+	w := walker{lister: l, base: p.from, limits: p.options}
+	if p.isFile(l) {
+		dir, name := path.Split(path.Clean(named))
+		p.from, w.base = path.Clean(dir), path.Clean(dir)
+		err = w.one(name)
+	} else {
+		err = w.walk(ctx)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return hint.Add(fmt.Errorf("the guest has no folder %s", strings.TrimSuffix(label, "/")), "make it in the guest, or push something first")
+	}
+	if err != nil {
+		return err
+	}
+	if err := w.readLinks(ctx); err != nil {
+		return err
+	}
+	p.folders, p.files, p.links, p.bytes = w.folders, w.files, w.links, w.bytes
+	p.refused.RefusedError = w.refused.RefusedError
+	return nil
+}
+
+// isFile reports whether the person named a file and not a folder.
+func (p *puller) isFile(l *lister) bool {
+	if p.options.From == "" {
+		return false
+	}
+	e, err := l.lstat(fxpStat, p.from)
+	return err == nil && e.mode&syscall.S_IFMT == syscall.S_IFREG
+}
+
+// tell says what would be copied.
+func (p *puller) tell() error {
+	var b strings.Builder
+	p.former, _ = os.OpenRoot(p.dest)
+	if p.former != nil {
+		defer p.former.Close()
+	}
+	for _, f := range p.files {
+		if !isSame(p.former, f) {
+			fmt.Fprintf(&b, "get %s\n", ui.Clean(f.rel))
+		}
+	}
+	for _, l := range p.links {
+		fmt.Fprintf(&b, "link %s\n", ui.Clean(l.rel))
+	}
+	for _, rel := range p.goes() {
+		fmt.Fprintf(&b, "delete %s\n", ui.Clean(rel))
+	}
+	_, err := io.WriteString(p.streams.Out, b.String())
+	return local(err)
+}
+
+// goes returns what the former content has and the guest has not.
+func (p *puller) goes() []string {
+	if p.former == nil {
+		return nil
+	}
+	stays := map[string]bool{".": true}
+	for _, all := range [][]remote{p.folders, p.files, p.links} {
+		for _, r := range all {
+			stays[r.rel] = true
+		}
+	}
+	var gone []string
+	_ = fs.WalkDir(p.former.FS(), ".", func(at string, d fs.DirEntry, err error) error {
+		if err == nil && stays[at] {
+			return nil
+		}
+		gone = append(gone, at)
+		if d != nil && d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return gone
+}
