@@ -65,6 +65,7 @@ func TestDemo(t *testing.T) {
 	t.Run("exec", func(t *testing.T) { testExec(t, root) })
 	t.Run("files", func(t *testing.T) { testFiles(t, root) })
 	t.Run("connect", func(t *testing.T) { testConnect(t, root) })
+	t.Run("console", func(t *testing.T) { testConsoleShell(t, root) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, root) })
 	t.Run("running", func(t *testing.T) { testRunning(t, root) })
 

@@ -71,6 +71,54 @@ func TestConsoleOnATerminal(t *testing.T) {
 	}
 }
 
+// testConsoleShell logs in on the console of a real guest, from a terminal that is
+// resized meanwhile.
+func testConsoleShell(t *testing.T, root string) {
+	master, tty := openPTY(t)
+	cmd, _, _ := call{root: root, args: []string{"console", box}, attr: controllingTTY}.command()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	shown := &lockedBuffer{}
+	go shown.follow(master)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	shown.await(t, "Ctrl-] leaves")
+	typed := func(text string) {
+		t.Helper()
+		if _, err := master.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A terminal of that size answers each time that it is asked.
+	answered := 0
+	answer := func(size string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); strings.Count(shown.String(), "\x1b[6n") <= answered; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the shell does not ask for the size:\n%q", shown)
+			}
+		}
+		answered++
+		typed("\x1b[" + size + "R")
+		shown.await(t, "# ")
+	}
+	typed("\r")
+	answer("33;101")
+	typed("id -un; stty size\r")
+	shown.await(t, "root\r\n33 101")
+	answer("44;122")
+	typed("stty size\r")
+	shown.await(t, "44 122")
+	answer("44;122")
+	typed("exit\r")
+	shown.await(t, "press ENTER to login")
+	typed("\x1d")
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("console: %v\n%q", err, shown)
+	}
+}
+
 // testDisposableRun runs a program in a guest that is there for it alone.
 func testDisposableRun(t *testing.T, root string) {
 	image := filepath.Join(root, "data/images", box+".qcow2")
