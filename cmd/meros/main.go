@@ -35,6 +35,9 @@ func main() {
 	if prober.IsProbe(os.Args) {
 		os.Exit(prober.Run(os.Stdin, os.Stdout))
 	}
+	if err := proc.ExtendPath(); err != nil {
+		fmt.Fprintf(os.Stderr, "meros: warning: PATH stays as it is: %v\n", err)
+	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

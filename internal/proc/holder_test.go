@@ -26,3 +26,15 @@ func TestHolder(t *testing.T) {
 		t.Errorf("closed, Holder = %q", got)
 	}
 }
+
+func TestExtendPath(t *testing.T) {
+	t.Setenv("PATH", "/usr/bin:/usr/sbin:/bin")
+	for range 2 {
+		if err := proc.ExtendPath(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := os.Getenv("PATH"), "/usr/bin:/usr/sbin:/bin:/usr/local/sbin:/sbin"; got != want {
+			t.Errorf("PATH = %s, want %s", got, want)
+		}
+	}
+}

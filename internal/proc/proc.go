@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -162,17 +164,32 @@ func result(ctx context.Context, c Cmd, err error, tail *tailWriter) error {
 	return e
 }
 
-// Find returns the path of a program of the host, looked up in PATH and then in
-// the folders that hold an administrator's programs, which an ordinary user's
-// PATH may lack. The error wraps ErrNotFound.
+// adminDirs hold an administrator's programs. An ordinary user's PATH may lack them.
+var adminDirs = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
+
+// ExtendPath adds the folders of an administrator's programs to PATH, for what
+// meros calls, and for what that calls in turn, as debootstrap calls chroot.
+func ExtendPath() error {
+	dirs := filepath.SplitList(os.Getenv("PATH"))
+	for _, dir := range adminDirs {
+		if !slices.Contains(dirs, dir) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return os.Setenv("PATH", strings.Join(dirs, string(filepath.ListSeparator)))
+}
+
+// Find returns the path of a program of the host, looked up in PATH and then where
+// an administrator's programs are. The error wraps ErrNotFound.
 func Find(program string) (string, error) {
 	path, err := exec.LookPath(program)
 	if err == nil {
 		return path, nil
 	}
-	for _, dir := range []string{"/usr/sbin/", "/sbin/", "/usr/local/sbin/"} {
-		if info, statErr := os.Stat(dir + program); statErr == nil && info.Mode()&0o111 != 0 {
-			return dir + program, nil
+	for _, dir := range adminDirs {
+		path := filepath.Join(dir, program)
+		if info, statErr := os.Stat(path); statErr == nil && info.Mode()&0o111 != 0 {
+			return path, nil
 		}
 	}
 	return "", fmt.Errorf("%s: %w", program, ErrNotFound)

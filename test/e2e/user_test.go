@@ -72,7 +72,11 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 		if attr != nil {
 			give(t, root, attr.Credential)
 		}
-		r := call{root: root, args: []string{"build", "mos_demo"}, attr: attr, env: []string{"HOME=/nonexistent"}}.run(t)
+		env := []string{"HOME=/nonexistent"}
+		if attr != nil {
+			env = append(env, "PATH=/usr/local/bin:/usr/bin:/bin") // as an ordinary user's is
+		}
+		r := call{root: root, args: []string{"build", "mos_demo"}, attr: attr, env: env}.run(t)
 		if r.code != 0 {
 			t.Fatalf("build: %s", r.err)
 		}
