@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"meros/internal/hint"
@@ -26,6 +27,10 @@ func nft(ctx context.Context, r proc.Runner, text string, out io.Writer, args ..
 	}
 	err = r.Run(ctx, proc.Cmd{Argv: append([]string{program}, args...), Stdin: strings.NewReader(text), Stdout: out})
 	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
+		if strings.Contains(exit.Stderr, "Operation not permitted") {
+			return hint.Add(fmt.Errorf("nft: %w: only root may see and change filter rules", fs.ErrPermission),
+				"a family with a policy takes root: use sudo; the group libvirt does not do")
+		}
 		return fmt.Errorf("nft: %s", strings.TrimSpace(firstLines(exit.Stderr, 4)))
 	}
 	return err
