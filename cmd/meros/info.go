@@ -270,6 +270,9 @@ func inShort(t lifecycle.TargetInfo) string {
 	if t.Image != nil && t.Image.Recipe == lifecycle.RecipeChanged {
 		words = append(words, "image is older than the recipe")
 	}
+	if t.Image == nil && t.Optional {
+		words = append(words, "optional")
+	}
 	if t.Image == nil && t.Brought {
 		words = append(words, "you bring its image: meros import")
 	}

@@ -38,20 +38,21 @@ type FamilyInfo struct {
 
 // TargetInfo is a target and its guest.
 type TargetInfo struct {
-	FullID  string     `json:"fullId"`
-	Distro  string     `json:"distro,omitempty"`
-	Release string     `json:"release,omitempty"`
-	Kernel  string     `json:"kernel,omitempty"`  // distro, source, prebuilt or no
-	Version string     `json:"version,omitempty"` // the kernel's
-	Origin  string     `json:"origin,omitempty"`  // where the kernel came from
-	Image   *ImageInfo `json:"image"`             // null when there is none
-	Brought bool       `json:"brought,omitempty"` // the user brings the image: meros import
-	State   virt.State `json:"state"`
-	User    string     `json:"user,omitempty"`
-	Address string     `json:"address,omitempty"`
-	SSHPort int        `json:"sshPort,omitempty"`
-	Console string     `json:"console,omitempty"` // the log of its serial console
-	Policy  []string   `json:"policy,omitempty"`  // what the family's policy allows from it and to it
+	FullID   string     `json:"fullId"`
+	Distro   string     `json:"distro,omitempty"`
+	Release  string     `json:"release,omitempty"`
+	Kernel   string     `json:"kernel,omitempty"`   // distro, source, prebuilt or no
+	Version  string     `json:"version,omitempty"`  // the kernel's
+	Origin   string     `json:"origin,omitempty"`   // where the kernel came from
+	Image    *ImageInfo `json:"image"`              // null when there is none
+	Brought  bool       `json:"brought,omitempty"`  // the user brings the image: meros import
+	Optional bool       `json:"optional,omitempty"` // the family is built and started without it where its mirror cannot be reached
+	State    virt.State `json:"state"`
+	User     string     `json:"user,omitempty"`
+	Address  string     `json:"address,omitempty"`
+	SSHPort  int        `json:"sshPort,omitempty"`
+	Console  string     `json:"console,omitempty"` // the log of its serial console
+	Policy   []string   `json:"policy,omitempty"`  // what the family's policy allows from it and to it
 
 	// Of a guest that runs.
 	Why        string     `json:"why,omitempty"`        // why it is paused or crashed
@@ -203,7 +204,7 @@ func (g Guests) targetInfo(ctx context.Context, f *family.Family, t *family.Targ
 	id := t.FullID()
 	out := TargetInfo{
 		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(kernelMode(g.Paths, t)),
-		Image: g.imageInfo(id), Brought: t.Imported, State: n.domain(id), User: t.User, Policy: policyOf(f, t),
+		Image: g.imageInfo(id), Optional: t.Optional, Brought: t.Imported, State: n.domain(id), User: t.User, Policy: policyOf(f, t),
 	}
 	if out.Image != nil {
 		out.Image.Recipe = g.againstRecipe(ctx, t)
