@@ -2,20 +2,27 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 )
 
-// testKilledBuilds kills builds at random moments. Whatever was under way, the
-// last good image stays, nothing is left mounted, and the next build works.
+// killRounds is how often testKilledBuilds kills a build.
+const killRounds = 30
+
+// testKilledBuilds kills builds at random moments; now and then the power goes too.
+// Whatever was under way, the last good image stays, nothing is left mounted, and
+// the next build works.
 func testKilledBuilds(t *testing.T, root string) {
 	before := lookAtHost(t)
 	image := filepath.Join(root, "data/images", box+".qcow2")
 	const hook = "mos_demo/rootfs/box/hooks/90-new"
 	defer remove(t, root, hook)
-	for i := range 8 {
+	for i := range killRounds {
 		good := identity(t, image)
 		write(t, root, hook, fmt.Sprintf("#!/bin/sh\necho %d >/opt/round\n", i), 0o755)
 		cmd, _, _ := call{root: root, args: []string{"build", "mos_demo"}}.command()
@@ -46,12 +53,58 @@ func testKilledBuilds(t *testing.T, root string) {
 		if now := identity(t, image); now != good {
 			t.Logf("killed after %s, the new image was in place already", delay)
 		}
+		if i%5 == 0 {
+			cutPower(t, root)
+			checkImage(t, image)
+		}
 		if r := meros(t, root, "build", "mos_demo", "--plan"); r.code != 0 {
 			t.Errorf("after a kill at %s: %s", delay, r.err)
 		}
 	}
 	mustRun(t, root, "build", "mos_demo")
+	checkImage(t, image)
 	wantNothingHalfMade(t, root)
+}
+
+// cutPower does to the store what a power cut may: layers that were never known to
+// be on the disk are torn, and the next boot is another.
+func cutPower(t *testing.T, root string) {
+	t.Helper()
+	for _, mark := range names(t, filepath.Join(root, "data/build/cache/layers/*/unsettled")) {
+		torn := 0
+		err := filepath.WalkDir(filepath.Join(filepath.Dir(mark), "fs"), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && torn < 1000 {
+				torn++
+				return os.Truncate(path, 0)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(mark, []byte("another boot"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("tore %d files of a layer", torn)
+	}
+}
+
+// checkImage fails if an image is damaged.
+func checkImage(t *testing.T, image string) {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "raw")
+	for _, argv := range [][]string{
+		{"qemu-img", "check", "-q", image},
+		{"qemu-img", "convert", "-O", "raw", image, raw},
+		{"e2fsck", "-fn", raw + "?offset=1048576"},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", argv, err, out)
+		}
+	}
+	if err := os.Remove(raw); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // testCache builds without a network from what was downloaded, and empties the

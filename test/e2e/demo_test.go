@@ -42,6 +42,8 @@ func TestDemo(t *testing.T) {
 	t.Run("two builds", func(t *testing.T) { testTwoBuilds(t, root) })
 	t.Run("ordinary user", func(t *testing.T) { testOrdinaryUser(t, root) })
 	t.Run("killed builds", func(t *testing.T) { testKilledBuilds(t, root) })
+	t.Run("hostile hooks", func(t *testing.T) { testHostileHooks(t, root) })
+	t.Run("a disk that is full later", func(t *testing.T) { testFullLater(t, root) })
 	t.Run("cache", func(t *testing.T) { testCache(t, root) })
 	t.Run("sudo", func(t *testing.T) { testSudo(t, root) })
 	t.Run("sessions without a guest", func(t *testing.T) {

@@ -250,7 +250,7 @@ func wantHost(t *testing.T, before host) {
 // wantNothingHalfMade checks that no build left anything in the making.
 func wantNothingHalfMade(t *testing.T, root string) {
 	t.Helper()
-	for _, pattern := range []string{"data/build/cache/pending/*", "data/images/*.partial", "data/images/.*", "data/build/bootstrap/*/*/*"} {
+	for _, pattern := range []string{"data/build/cache/pending/*", "data/images/*.partial*", "data/images/.*", "data/build/bootstrap/*/*/*"} {
 		if left := names(t, filepath.Join(root, pattern)); len(left) != 0 {
 			t.Errorf("left half-made: %v", left)
 		}

@@ -46,6 +46,7 @@ func nobody(t *testing.T) string {
 // testLeftOut has an optional target whose mirror is not there: the family is
 // built without it, and the reason told.
 func testLeftOut(t *testing.T, root string) {
+	mustRun(t, root, "build", "mos_demo")
 	restoreOptional(t, root, nobody(t))
 	r := mustRun(t, root, "build", "mos_demo")
 	for _, want := range []string{alpine + ": left out: it is optional, and mirror: http://127.0.0.1:", "connection refused", "meros build mos_demo alpine", box + " is up to date"} {

@@ -1,0 +1,288 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// ubuntuKeys is where a host has the keys of Ubuntu's archive.
+const ubuntuKeys = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+
+// archive stands in for that of a distribution made of Debian: the packages of
+// Debian's own, handed on, below indexes that the test makes and signs.
+type archive struct {
+	*httptest.Server
+	gnupg string            // home of the key that signs
+	files map[string][]byte // by path below the server's root
+
+	handed atomic.Int32 // packages that were asked for
+	spoil  string       // end of the paths whose content is changed on its way
+}
+
+// gpg runs gpg with the archive's key.
+func (a *archive) gpg(t *testing.T, in []byte, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command("gpg", append([]string{"--homedir", a.gnupg, "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"}, args...)...)
+	cmd.Stdin = bytes.NewReader(in)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("gpg %v: %v\n%s", args, err, &errs)
+	}
+	return out
+}
+
+// newKey gives the archive a fresh key and returns its public half.
+func (a *archive) newKey(t *testing.T) []byte {
+	t.Helper()
+	a.gnupg = t.TempDir()
+	if err := os.Chmod(a.gnupg, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = exec.Command("gpgconf", "--homedir", a.gnupg, "--kill", "all").Run() })
+	a.gpg(t, nil, "--quick-generate-key", "test archive <archive@example.invalid>", "rsa2048", "sign", "never")
+	return a.gpg(t, nil, "--export")
+}
+
+// newArchive serves an archive by https. Its packages come from the mirror that
+// this host's own apt is set to, as long as the test runs.
+func newArchive(t *testing.T) *archive {
+	t.Helper()
+	if _, err := exec.LookPath("gpg"); err != nil {
+		t.Skip(err)
+	}
+	a := &archive{files: map[string][]byte{}}
+	upstream := aptMirror(t)
+	a.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		content, ok := a.files[r.URL.Path]
+		switch {
+		case ok && a.spoil != "" && strings.HasSuffix(r.URL.Path, a.spoil):
+			changed := bytes.Clone(content)
+			changed[len(changed)/2] ^= 1
+			_, _ = w.Write(changed)
+		case ok:
+			_, _ = w.Write(content)
+		case strings.HasPrefix(r.URL.Path, "/ubuntu/pool/"):
+			a.handed.Add(1)
+			handOn(w, upstream+strings.TrimPrefix(r.URL.Path, "/ubuntu"))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(a.Close)
+	return a
+}
+
+func handOn(w http.ResponseWriter, address string) {
+	resp, err := http.Get(address)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body)
+}
+
+// aptMirror is where this host's apt has Debian's main archive from.
+func aptMirror(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI)", "Codename: bookworm", "Created-By: Packages").Output()
+	first, _, _ := strings.Cut(string(out), "\n")
+	if err != nil || first == "" {
+		t.Skipf("needs a mirror of bookworm in the host's apt sources: %v", err)
+	}
+	return strings.TrimSuffix(first, "/")
+}
+
+// publish makes and signs the indexes of a suite: Debian's packages with one more,
+// or none at all for its updates.
+func (a *archive) publish(t *testing.T, suite string, packages []byte, until time.Time) {
+	t.Helper()
+	var release strings.Builder
+	fmt.Fprintf(&release, "Origin: Ubuntu\nSuite: %s\nCodename: %s\nDate: %s\nValid-Until: %s\nArchitectures: amd64\nComponents: main universe\nSHA256:\n",
+		suite, suite, time.Now().UTC().Add(-48*time.Hour).Format(time.RFC1123), until.UTC().Format(time.RFC1123))
+	dir := "/ubuntu/dists/" + suite + "/"
+	for component, content := range map[string][]byte{"main": packages, "universe": nil} {
+		name := component + "/binary-amd64/Packages"
+		a.files[dir+name] = content
+		fmt.Fprintf(&release, " %x %d %s\n", sha256.Sum256(content), len(content), name)
+	}
+	a.files[dir+"InRelease"] = a.gpg(t, []byte(release.String()), "--clearsign")
+}
+
+// keyringPackage is the .deb by which a chroot of the distribution has its keys.
+func (a *archive) keyringPackage(t *testing.T, key []byte) (entry string) {
+	t.Helper()
+	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "k.deb")
+	control := "Package: ubuntu-keyring\nVersion: 1\nArchitecture: all\nMaintainer: test <t@example.invalid>\nDescription: keys\n"
+	for name, content := range map[string][]byte{"DEBIAN/control": []byte(control), strings.TrimPrefix(ubuntuKeys, "/"): key} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "--build", dir, file).CombinedOutput(); err != nil {
+		t.Fatalf("dpkg-deb: %v\n%s", err, out)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const at = "pool/main/k/ubuntu-keyring_1_all.deb"
+	a.files["/ubuntu/"+at] = content
+	return fmt.Sprintf("%sFilename: %s\nSize: %d\nSHA256: %x\n\n", control, at, len(content), sha256.Sum256(content))
+}
+
+// hostPackages is the index of Debian's archive as this host's apt has it.
+func hostPackages(t *testing.T) []byte {
+	t.Helper()
+	lists, err := exec.Command("apt-get", "indextargets", "--format", "$(FILENAME)", "Codename: bookworm", "Created-By: Packages", "Component: main").Output()
+	file, _, _ := strings.Cut(string(lists), "\n")
+	if err != nil || file == "" {
+		t.Skipf("needs the host's own list of bookworm's packages: %v", err)
+	}
+	content, err := exec.Command("/usr/lib/apt/apt-helper", "cat-file", file).Output()
+	if err != nil || len(content) < 1<<20 {
+		t.Skipf("needs the host's own list of bookworm's packages: %s: %v", file, err)
+	}
+	return content
+}
+
+// TestDerivedDistribution builds a target of a distribution made of Debian from an
+// archive reached by https, and has that archive lie.
+func TestDerivedDistribution(t *testing.T) {
+	needHost(t)
+	a := newArchive(t)
+	packages := hostPackages(t)
+	key := a.newKey(t)
+	packages = append([]byte(a.keyringPackage(t, key)), packages...)
+	good := time.Now().Add(time.Hour)
+	for _, suite := range []string{"noble", "noble-updates", "noble-security"} {
+		content := packages
+		if suite != "noble" {
+			content = nil
+		}
+		a.publish(t, suite, content, good)
+	}
+	root := newRoot(t)
+	write(t, root, "mos_ubu/build/u.xml", `<target><build id="u" distro="ubuntu" release="noble" kernel="no" mirror="`+a.URL+`/ubuntu"/><size free_space_mb="20"/></target>`, 0o644)
+	certificate := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(certificate, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Certificate().Raw}), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	build := func(args ...string) result {
+		t.Helper()
+		return call{root: root, args: append([]string{"build", "mos_ubu"}, args...), env: []string{"SSL_CERT_FILE=" + certificate}}.run(t)
+	}
+	ownKeyrings(t)
+
+	wantFailure(t, build(), 1, "bootstrap noble", ubuntuKeys, "hint", "ubuntu-keyring")
+	other := (&archive{}).newKey(t)
+	giveKeys(t, other)
+	wantFailure(t, build(), 1, "bootstrap noble", "NO_PUBKEY", "hint", ubuntuKeys, "ubuntu-keyring")
+	giveKeys(t, key)
+	a.publish(t, "noble", packages, time.Now().Add(-time.Hour))
+	wantFailure(t, build(), 1, "bootstrap noble", "hint", "an old index")
+	a.publish(t, "noble", packages, good)
+	a.spoil = "InRelease"
+	wantFailure(t, build(), 1, "bootstrap noble", "hint", "not signed by a key of "+ubuntuKeys)
+	a.spoil = "/main/binary-amd64/Packages"
+	wantFailure(t, build(), 1, "bootstrap noble", "hint", "not what its signed index says")
+	a.spoil = ""
+	wantNothingHalfMade(t, root)
+
+	if r := build(); r.code != 0 || !strings.Contains(r.err, "bootstrapping ubuntu noble with mmdebstrap") {
+		t.Fatalf("build: status %d\n%s", r.code, r.err)
+	}
+	wantSources(t, root, a.URL)
+	const list = "mos_ubu/rootfs/u/package-lists/more.list"
+	write(t, root, list, "lesss # no such package\n", 0o644)
+	wantFailure(t, build(), 1, "install packages", "Unable to locate package lesss", "hint", "lesss: the nearest names are less")
+	write(t, root, list, "postfix exim4-daemon-light\n", 0o644)
+	wantFailure(t, build(), 1, "install packages", "packages that cannot be together", "postfix : Conflicts: mail-transport-agent", "hint")
+	remove(t, root, list)
+	// What came by https is kept as well.
+	handed := a.handed.Load()
+	removeAll(t, filepath.Join(root, "data/build/cache/layers"))
+	removeAll(t, filepath.Join(root, "data/images"))
+	a.Close()
+	if r := build("--offline"); r.code != 0 || !strings.Contains(r.err, "mos_ubu-u: built in") || a.handed.Load() != handed {
+		t.Errorf("build --offline: status %d, %d packages asked for\n%s", r.code, a.handed.Load()-handed, r.err)
+	}
+	wantNothingHalfMade(t, root)
+}
+
+// wantSources checks what a guest's own apt would take packages from.
+func wantSources(t *testing.T, root, mirror string) {
+	t.Helper()
+	raw := filepath.Join(t.TempDir(), "raw")
+	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", filepath.Join(root, "data/images/mos_ubu-u.qcow2"), raw).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := exec.Command("debugfs", "-R", "cat /etc/apt/sources.list", raw+"?offset=1048576").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []string{"noble", "noble-updates", "noble-security"} {
+		if want := "deb [signed-by=" + ubuntuKeys + "] " + mirror + "/ubuntu " + suite + " main universe\n"; !strings.Contains(string(out), want) {
+			t.Errorf("sources.list is\n%swant %s", out, want)
+		}
+	}
+}
+
+// ownKeyrings gives what this goroutine starts a /usr/share/keyrings of its own.
+// The thread ends with it.
+func ownKeyrings(t *testing.T) {
+	t.Helper()
+	dir := filepath.Dir(ubuntuKeys)
+	keys := map[string][]byte{}
+	for _, file := range names(t, dir+"/*") {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[file] = content
+	}
+	runtime.LockOSThread()
+	for _, err := range []error{
+		syscall.Unshare(syscall.CLONE_NEWNS),
+		syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
+		syscall.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for file, content := range keys {
+		if err := os.WriteFile(file, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = os.Remove(ubuntuKeys)
+}
+
+func giveKeys(t *testing.T, keys []byte) {
+	t.Helper()
+	if err := os.WriteFile(ubuntuKeys, keys, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
