@@ -25,6 +25,8 @@ type Bootstrap struct {
 	Suite   string
 	Arch    string
 	Sources []string // lines of sources.list; none: the tool's default mirror
+
+	Security string // the mirror of the security suite, where Sources are none; "": not known
 }
 
 func (b Bootstrap) distro() distro { return distros[b.Distro] }
@@ -60,7 +62,7 @@ func (b Bootstrap) writeSources(root string) error {
 			return err
 		}
 		if line := strings.TrimSpace(string(content)); strings.HasPrefix(line, "deb ") {
-			lines, _ = b.distro().lines(mirrors{Main: mirrorOf(line)}, b.Suite)
+			lines, _ = b.distro().lines(mirrors{Main: mirrorOf(line), Security: b.Security}, b.Suite)
 		}
 	}
 	if len(lines) == 0 {

@@ -106,7 +106,11 @@ func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Targ
 		return Stage{}, err
 	}
 	b := Bootstrap{Tool: tool, Distro: t.Distro, Suite: suite, Arch: debianArch(t), Sources: sources}
-	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...)
+	if len(sources) == 0 && tool == "debootstrap" {
+		b.Security = t.Security
+		_, lack = d.lines(mirrors{Security: t.Security}, suite)
+	}
+	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...).Add("security", b.Security)
 	say := fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool)
 	if lack != "" {
 		say += ", " + lack

@@ -252,3 +252,43 @@ func TestLevelled(t *testing.T) {
 		}
 	}
 }
+
+// debootstrap leaves the suite that it bootstrapped from and no other.
+func TestDebootstrapGetsAllSuites(t *testing.T) {
+	for name, tt := range map[string]struct {
+		b    Bootstrap
+		have string
+		want []string
+	}{
+		"devuan":             {Bootstrap{Distro: "devuan", Suite: "daedalus"}, "deb http://m.example/merged daedalus main\n", []string{"m.example/merged daedalus main", "m.example/merged daedalus-updates main", "m.example/merged daedalus-security main"}},
+		"kali":               {Bootstrap{Distro: "kali", Suite: "kali-rolling"}, "deb http://m.example/kali kali-rolling main\n", []string{"m.example/kali kali-rolling main"}},
+		"debian":             {Bootstrap{Distro: "debian", Suite: "trixie", Security: "http://s.example/s"}, "deb http://m.example/debian trixie main\n", []string{"m.example/debian trixie main", "m.example/debian trixie-updates main", "s.example/s trixie-security main"}},
+		"debian, not secure": {Bootstrap{Distro: "debian", Suite: "trixie"}, "deb http://m.example/debian trixie main\n", []string{"m.example/debian trixie main", "m.example/debian trixie-updates main"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			lay(t, root, "etc/apt/")
+			file := filepath.Join(root, "etc/apt/sources.list")
+			if err := os.WriteFile(file, []byte(tt.have), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			tt.b.Tool = "debootstrap"
+			if err := tt.b.writeSources(root); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := strings.Split(strings.TrimSpace(string(got)), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("sources.list:\n%swant %q", got, tt.want)
+			}
+			for i, line := range lines {
+				if !strings.HasPrefix(line, "deb ") || !strings.HasSuffix(line, "http://"+tt.want[i]) {
+					t.Errorf("line %d is %q, want %q", i, line, tt.want[i])
+				}
+			}
+		})
+	}
+}
