@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,7 +106,7 @@ func (s *sender) place(ctx context.Context) error {
 	if s.placed {
 		return nil
 	}
-	program, err := self()
+	program, err := os.Open("/proc/self/exe") // this program
 	if err != nil {
 		return err
 	}
@@ -306,4 +308,12 @@ func (v *verifier) during(ctx context.Context, t *family.Target, what string, ac
 	tally.Allowed, tally.Arrived = 0, 0
 	v.out.Phases = append(v.out.Phases, tally)
 	return nil
+}
+
+// bootID is a word that differs from boot to boot: random(4).
+const bootID = "/proc/sys/kernel/random/boot_id"
+
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return word
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"meros/internal/capture"
@@ -202,16 +200,17 @@ func (v *verifier) phases(ctx context.Context) error {
 
 // inTurn lists the running targets, next hops of others first.
 func (v *verifier) inTurn() []*family.Target {
-	var list []*family.Target
+	var hops, others []*family.Target
 	for _, t := range v.f.Targets {
-		if _, runs := v.running[t.Name]; runs {
-			list = append(list, t)
+		switch _, runs := v.running[t.Name]; {
+		case !runs:
+		case v.isHop(t):
+			hops = append(hops, t)
+		default:
+			others = append(others, t)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b *family.Target) int {
-		return map[bool]int{true: 0, false: 1}[v.isHop(a)] - map[bool]int{true: 0, false: 1}[v.isHop(b)]
-	})
-	return list
+	return append(hops, others...)
 }
 
 func (v *verifier) isHop(t *family.Target) bool {
@@ -351,15 +350,4 @@ func (v *verifier) start(ctx context.Context, t *family.Target, disposable bool)
 		}
 	}
 	return nil
-}
-
-// self is the program that is given to guests: this one.
-func self() (*os.File, error) { return os.Open("/proc/self/exe") }
-
-// bootID is a word that differs from boot to boot: random(4).
-const bootID = "/proc/sys/kernel/random/boot_id"
-
-func firstWord(s string) string {
-	word, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return word
 }
