@@ -290,6 +290,7 @@ func TestWatch(t *testing.T) {
 			{"guest's port on viain", "10.62.2.1:22 > 10.62.2.2:2"},
 			{"fw's port on viaup", "192.168.212.1:22 > 10.62.1.2:2"},
 			{"the link mpuplink of the host", "203.0.113.7:53: UDP"},
+			{"the link mpuplink of the host", "IP 192.168.213.2:2"}, // under the host's address
 			{"the link " + otherDevice + " of the host", "192.168.212.2:22: TCP"},
 			{"the host itself", "> 10.62.2.1:53"},
 		}},
