@@ -177,7 +177,9 @@ func testVerify(t *testing.T, root string) {
 	if got := strings.Join(names, ", "); got != want {
 		t.Errorf("the phases are %s, want %s", got, want)
 	}
+	// In both tables: where br_netfilter hands bridged frames on, each forbids it.
 	nft(t, "insert", "rule", "bridge", "meros_mos_demo", "between", "ip", "protocol", "udp", "accept")
+	nft(t, "insert", "rule", "inet", "meros_mos_demo", "through", "ip", "protocol", "udp", "accept")
 	v = verify(t, root, 1)
 	if v.Filter != "changed" || !slices.ContainsFunc(v.Leaks, func(l struct{ Phase, Where, From, Packet, Why, Frame string }) bool {
 		return l.From == "box" && l.Where == "gate's port on mos_demo_lan" && strings.Contains(l.Packet, "> 10.60.7.9:80: UDP") && l.Frame != ""
