@@ -76,6 +76,12 @@ func (s *Socket) Lost() uint64 {
 	return s.lost
 }
 
+// Behind reports whether frames have passed that were not looked at yet.
+func (s *Socket) Behind() bool {
+	n, err := unix.IoctlGetInt(s.fd, unix.TIOCINQ) // bytes of the next one: packet(7), FIONREAD
+	return err == nil && n > 0
+}
+
 // Run hands each frame to each, until done is closed. What each keeps of a frame it
 // has to copy.
 func (s *Socket) Run(done <-chan struct{}, each func(Frame)) error {

@@ -304,6 +304,11 @@ func (v *verifier) during(ctx context.Context, t *family.Target, what string, ac
 	if err := pause(ctx, 2*roundPause); err != nil {
 		return err
 	}
+	for deadline := time.Now().Add(arrivalTime); v.watch.Behind() && time.Now().Before(deadline); {
+		if err := pause(ctx, pollEvery); err != nil {
+			return err
+		}
+	}
 	tally, _ := v.watch.Judge()
 	tally.Allowed, tally.Arrived = 0, 0
 	v.out.Phases = append(v.out.Phases, tally)

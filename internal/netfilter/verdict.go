@@ -70,9 +70,15 @@ type Tally struct {
 	Unsent    int    `json:"unsent"`    // of the forbidden: not seen to be sent, so that they show nothing
 }
 
-// Settled reports whether all that is allowed has arrived, so that nothing is to be
-// waited for.
+// Behind reports whether frames have passed that were not looked at yet.
+func (w *Watch) Behind() bool { return w.socket.Behind() }
+
+// Settled reports whether all that has passed was seen and all that is allowed has
+// arrived, so that nothing is to be waited for.
 func (w *Watch) Settled() bool {
+	if w.Behind() {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, s := range w.shots {

@@ -34,6 +34,7 @@ func inNetns(t *testing.T) bool {
 	if os.Getenv(insideEnv) != "" {
 		return true
 	}
+	t.Parallel()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
@@ -186,13 +187,13 @@ func (g *guests) verify() ([]Leak, []Missed, Tally) {
 			g.t.Error(err)
 		}
 	}
-	for range 20 {
+	for range 100 {
 		if w.Settled() {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
 	tally, missed := w.Judge()
 	for _, p := range planned {
 		if !p.Pass && !p.sent && p.Sender != family.PeerHost {
