@@ -6,7 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"meros/internal/capture"
+	"meros/internal/family"
+	"meros/internal/prober"
 )
 
 // TestOracle judges frames at the port of a, whose host's end is dev.
@@ -68,5 +72,34 @@ func TestOracle(t *testing.T) {
 	}
 	if got := o.Judge(nat, "a"); got != "" {
 		t.Errorf("a's packet under the host's address: Judge = %q", got)
+	}
+}
+
+// TestJudge takes what guests say for what it is: hearsay.
+func TestJudge(t *testing.T) {
+	planned := []*Planned{
+		{Shot: prober.Shot{ID: 1}, Sender: "a", Receiver: "b", Words: "tcp 80", Pass: true, sent: true, arrived: true},
+		{Shot: prober.Shot{ID: 2}, Sender: "a", Receiver: "b", Words: "tcp 81", Pass: true, sent: true, said: prober.Said{Outcome: prober.Answered}},
+		{Shot: prober.Shot{ID: 3}, Sender: "a", Receiver: "b", Words: "ping", Pass: true, said: prober.Said{Outcome: prober.Barred}},
+		{Shot: prober.Shot{ID: 4}, Sender: "a", Receiver: "b", Words: "tcp 82", sent: true},
+		{Shot: prober.Shot{ID: 5}, Sender: "a", Receiver: "b", Words: "udp 80", Pass: true, sent: true, arrived: true, answered: true, Devs: []string{"d"}},
+		{Shot: prober.Shot{ID: 6}, Sender: "liar", Receiver: "a", Words: "tcp 80", said: prober.Said{Outcome: prober.Silent}},
+		{Shot: prober.Shot{ID: 7}, Sender: family.PeerHost, Receiver: "a", Words: "tcp 22", Pass: true, arrived: true},
+	}
+	w := &Watch{phase: "p", shots: map[int]*Planned{}}
+	for _, s := range planned {
+		w.shots[s.ID] = s
+	}
+	tally, missed := w.Judge()
+	if want := (Tally{Phase: "p", Allowed: 4, Untried: 1, Arrived: 2, Forbidden: 1, Unsent: 1}); tally != want {
+		t.Errorf("Judge = %+v, want %+v", tally, want)
+	}
+	want := []Missed{
+		{"p", "a", "b", "tcp 81", "it did not arrive"},
+		{"p", "a", "b", "udp 80", "its answer did not get back"},
+		{"p", "liar", "all", "any packet", "the guest was not seen to send anything: nothing of it is verified"},
+	}
+	if diff := cmp.Diff(want, missed); diff != "" {
+		t.Errorf("missed (-want +got):\n%s", diff)
 	}
 }

@@ -107,13 +107,17 @@ func (p *Planned) trouble() string {
 // barred reports whether the guest says that its user may not send this.
 func (p *Planned) barred() bool { return !p.sent && p.said.Outcome == prober.Barred }
 
-// Judge says what became of the shots.
+// Judge says what became of the shots. A guest of which no packet was seen has shown
+// nothing, whatever it says.
 func (w *Watch) Judge() (Tally, []Missed) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	t, missed := Tally{Phase: w.phase}, []Missed{}
+	sent := map[string]bool{family.PeerHost: true}
 	for _, id := range slices.Sorted(maps.Keys(w.shots)) {
-		switch s := w.shots[id]; {
+		s := w.shots[id]
+		sent[s.Sender] = sent[s.Sender] || s.sent
+		switch {
 		case !s.Pass && (s.sent || s.Sender == family.PeerHost):
 			t.Forbidden++
 		case !s.Pass:
@@ -127,6 +131,11 @@ func (w *Watch) Judge() (Tally, []Missed) {
 			} else {
 				t.Arrived++
 			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(sent)) {
+		if !sent[name] {
+			missed = append(missed, Missed{w.phase, name, "all", "any packet", "the guest was not seen to send anything: nothing of it is verified"})
 		}
 	}
 	return t, missed
