@@ -35,7 +35,7 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 	t := tree{root}
 	errs := []error{
 		t.add("etc/hostname", id.Hostname+"\n", 0o644, replaceAlways),
-		t.add("etc/hosts", hosts(id.Hostname), 0o644, replaceMissing),
+		t.add("etc/hosts", hosts(id.Hostname), 0o644, replaceNameless),
 		t.add("etc/fstab", "UUID="+id.RootUUID+" / ext4 errors=remount-ro 0 1\n", 0o644, replaceUnconfigured),
 		t.levelPasswordAge(),
 		t.add("etc/machine-id", machineID(id.HostPrivate)+"\n", 0o444, replaceAlways),
@@ -185,6 +185,25 @@ type replace func(old string) bool
 
 func replaceAlways(string) bool  { return true }
 func replaceMissing(string) bool { return false }
+
+// replaceNameless replaces a hosts(5) that names nobody but localhost, as netbase and
+// the minirootfs bring it: without its own name in there, a guest asks the network
+// for it, and tells it.
+func replaceNameless(old string) bool {
+	for line := range strings.Lines(old) {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		if len(fields) == 1 {
+			return false // whatever that is, it is not theirs
+		}
+		for _, name := range fields[min(1, len(fields)):] {
+			if name != "localhost" && name != "localhost.localdomain" && !strings.HasPrefix(name, "ip6-") {
+				return false
+			}
+		}
+	}
+	return true
+}
 
 // replaceUnconfigured replaces what the bootstrap tool left for somebody to fill in.
 func replaceUnconfigured(old string) bool {

@@ -237,6 +237,21 @@ func TestFinishReplacesOnlyWhatIsItsOwn(t *testing.T) {
 	}
 }
 
+func TestHostsOfNobodyAreReplaced(t *testing.T) {
+	for old, want := range map[string]bool{
+		"": true,
+		"127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1 ip6-allnodes # all\n\n": true,
+		"127.0.0.1\tlocalhost localhost.localdomain\n":                                                      true,
+		"127.0.0.1 localhost\n10.0.0.1 gate\n":                                                              false,
+		"127.0.0.1 localhost box\n":                                                                         false,
+		"rubbish":                                                                                           false,
+	} {
+		if got := replaceNameless(old); got != want {
+			t.Errorf("%q: replaced is %v, want %v", old, got, want)
+		}
+	}
+}
+
 func TestLevelled(t *testing.T) {
 	for line, want := range map[string]string{
 		"root:*:20780:0:99999:7:::":       "root:*:18262:0:99999:7:::",
