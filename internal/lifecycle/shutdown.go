@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"meros/internal/layout"
@@ -190,10 +191,13 @@ func (s stopper) stopWave(ctx context.Context, running []virt.Domain, which func
 			return err
 		}
 	}
-	var faults []error
-	for _, d := range running {
-		faults = append(faults, s.daemon.DestroyDomain(ctx, d))
+	// Side by side: libvirt gives a QEMU that does not answer ten seconds.
+	var all sync.WaitGroup
+	faults := make([]error, len(running))
+	for i, d := range running {
+		all.Go(func() { faults[i] = s.daemon.DestroyDomain(ctx, d) })
 	}
+	all.Wait()
 	return errors.Join(faults...)
 }
 
