@@ -116,7 +116,7 @@ func testLibvirtdAway(t *testing.T, root string) {
 // testStuck has a guest's QEMU stop in the middle of whatever it does: it answers
 // libvirt no more.
 func testStuck(t *testing.T, root string) {
-	for _, args := range [][]string{{"shutdown", tinyFamily, "--grace", "1s"}, {"shutdown", tinyFamily, "--force"}, {"shutdown", "--grace", "1s"}} {
+	for _, args := range [][]string{{"shutdown", tinyFamily, "--grace", "1s"}, {"shutdown", "--force"}} {
 		mustRun(t, root, "init", tinyFamily, "--disposable")
 		if err := syscall.Kill(qemuOf(t, tiny), syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
