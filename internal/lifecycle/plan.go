@@ -222,6 +222,7 @@ func foreign(kind, name string, theirs, ours virt.Owner, state string) error {
 // qemu user gets to it.
 func (g Guests) checkFiles(t *family.Target, doc virt.Document) error {
 	var faults []error
+	told := map[string]bool{} // closed folders
 	for _, file := range doc.Files {
 		if file == g.Paths.Overlay(t.FullID()) {
 			file = g.Paths.Image(t.FullID()) // the overlay is made at the start
@@ -233,7 +234,14 @@ func (g Guests) checkFiles(t *family.Target, doc virt.Document) error {
 		case err != nil:
 			faults = append(faults, fmt.Errorf("%s: %w", t.FullID(), err))
 		case doc.QEMU:
-			faults = append(faults, reachable(t, file))
+			err := reachable(t, file)
+			if closed, ok := errors.AsType[*virt.ClosedFolderError](err); ok {
+				if told[closed.Dir] {
+					continue
+				}
+				told[closed.Dir] = true
+			}
+			faults = append(faults, err)
 		}
 	}
 	return errors.Join(faults...)

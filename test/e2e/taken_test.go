@@ -148,7 +148,11 @@ func testClosedFolder(t *testing.T, root string) {
 	}
 	defer os.Chmod(root, 0o755)
 	before := everything(t, root)
-	wantFailure(t, meros(t, root, "init", tinyFamily), 4, "may not enter "+root, "chmod o+x "+root)
+	r := meros(t, root, "init", tinyFamily)
+	wantFailure(t, r, 4, "may not enter "+root, "chmod o+x "+root)
+	if n := strings.Count(r.err, "may not enter"); n != 1 {
+		t.Errorf("it is said %d times:\n%s", n, r.err)
+	}
 	wantEverything(t, root, before)
 }
 
