@@ -51,7 +51,8 @@ func URI(getenv func(string) string) string {
 type Conn struct {
 	uri     string
 	sockets []string
-	streams bool // whether calls open streams
+	streams bool          // whether calls open streams
+	patient time.Duration // how long libvirt may take to greet
 
 	mu    sync.Mutex
 	lib   *libvirt.Libvirt
@@ -82,7 +83,7 @@ func newConn(uri string) (*Conn, error) {
 		return nil, hint.Add(fmt.Errorf("%w: %q is not a libvirt of this host", ErrUnreachable, uri),
 			"unset MEROS_LIBVIRT_URI, or set it to %s", defaultURI)
 	}
-	c := &Conn{uri: u.Scheme + "://" + u.Path, sockets: socketFiles}
+	c := &Conn{uri: u.Scheme + "://" + u.Path, sockets: socketFiles, patient: greetTime}
 	if s := u.Query().Get("socket"); s != "" {
 		c.sockets = []string{s}
 	}
@@ -114,6 +115,8 @@ func (c *Conn) open(ctx context.Context) (*libvirt.Libvirt, net.Conn, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patient, errMute)
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	defer stop()
 	if c.streams {
@@ -134,6 +137,14 @@ const (
 	restartTime  = 10 * time.Second
 	restartEvery = 100 * time.Millisecond
 )
+
+// greetTime is how long libvirt may take to greet: while it starts, it asks each
+// QEMU what it can do, and takes connections already.
+const greetTime = 2 * time.Minute
+
+// errMute ends the wait for a libvirt that takes a connection and says nothing.
+var errMute = hint.Add(fmt.Errorf("%w: it took the connection and did not answer for %s", ErrUnreachable, greetTime),
+	"it hangs, or still starts: `systemctl restart libvirtd`, which leaves guests running")
 
 // reach connects to a socket; to one that took a connection before it tries for a
 // while.

@@ -29,7 +29,7 @@ const escapeKey = 0x1d
 func (c *Conn) Console(ctx context.Context, d Domain, in io.Reader, out io.Writer, force bool) error {
 	// A connection of its own: others' calls must not wait behind what a person
 	// reads slowly.
-	own := &Conn{uri: c.uri, sockets: c.sockets, streams: true}
+	own := &Conn{uri: c.uri, sockets: c.sockets, patient: c.patient, streams: true}
 	defer own.Close()
 	flags := uint32(libvirt.DomainConsoleSafe)
 	if force {

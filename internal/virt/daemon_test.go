@@ -155,6 +155,15 @@ func TestCallsEndWithContext(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 2*time.Second {
 		t.Errorf("Dial = %v after %v", err, time.Since(start))
 	}
+	// Nor without an end of the context.
+	c, err := newConn("qemu:///system?socket=" + socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.patient = 100 * time.Millisecond
+	if _, err := c.Domains(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "did not answer") || len(hint.Of(err)) == 0 {
+		t.Errorf("Domains of a daemon that hangs = %v", err)
+	}
 }
 
 // A call whose context ends takes the connection with it; the next has a new one.

@@ -24,7 +24,7 @@ var lifecycleWords = map[libvirt.DomainEventType]string{
 
 // Events implements Daemon.
 func (c *Conn) Events(ctx context.Context, each func(Event) error) error {
-	own := &Conn{uri: c.uri, sockets: c.sockets}
+	own := &Conn{uri: c.uri, sockets: c.sockets, patient: c.patient}
 	defer own.Close()
 	return own.call(ctx, func(lib *libvirt.Libvirt) error {
 		listening, stop := context.WithCancel(ctx)
