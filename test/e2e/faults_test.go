@@ -64,11 +64,11 @@ func TestFaults(t *testing.T) {
 // testKilledAtRandom kills meros at random moments of init and shutdown: the next
 // shutdown leaves the host as it was, and the next init brings all of it.
 func testKilledAtRandom(t *testing.T, root string) {
-	before := everything(t, root)
 	// What hooks change is theirs to change back.
 	write(t, root, tinyFamily+"/hooks/pre-start/10-mark", "#!/bin/sh\nsleep 0.1\n: >/tmp/marked\n", 0o755)
 	write(t, root, tinyFamily+"/hooks/post-stop/10-mark", "#!/bin/sh\nsleep 0.1\nrm -f /tmp/marked\n", 0o755)
 	defer remove(t, root, tinyFamily+"/hooks")
+	before := everything(t, root)
 	for i := range 30 {
 		how := []string{"init", tinyFamily, "--disposable"}
 		if i%2 == 1 {
