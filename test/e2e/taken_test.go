@@ -179,7 +179,7 @@ func testTwoFamilies(t *testing.T, root string) {
 	}
 	mustRun(t, other, "import", theirs+"-box", disk)
 	mustRun(t, root, "init", tinyFamily)
-	running := everything(t, root)
+	running := settled(t, root)
 	ours := " of the family " + tinyFamily + " of " + root
 	wantFailure(t, meros(t, other, "init", theirs), 1, "network e2e_other_lan: its bridge e2e_tiny_lan is taken by the libvirt network e2e_tiny_lan"+ours,
 		theirs+"-box: its MAC address 52:54:00:00:77:01 is taken by the domain "+tiny+ours)
@@ -202,7 +202,7 @@ func testOtherSettings(t *testing.T, root string) {
 	mustRun(t, root, "init", tinyFamily)
 	replaceIn(t, root, tinyFamily+"/libvirt/lan.xml", "<dns", `<mtu size="1400"/><dns`)
 	defer replaceIn(t, root, tinyFamily+"/libvirt/lan.xml", `<mtu size="1400"/><dns`, "<dns")
-	running := everything(t, root)
+	running := settled(t, root)
 	wantFailure(t, meros(t, root, "init", tinyFamily), 1, "network e2e_tiny_lan runs with other settings than the recipe's", "meros shutdown "+tinyFamily)
 	wantEverything(t, root, running)
 	mustRun(t, root, "shutdown", tinyFamily, "--force")
