@@ -39,7 +39,7 @@ var elements = map[string][]string{
 	"ssh":      {"port"},
 	"shared":   {"dir"},
 	"run":      {"allow"},
-	"kernel":   {"url", "sha256", "initrd", "initrd_sha256"},
+	"kernel":   {"url", "package", "sha256", "initrd", "initrd_sha256"},
 	"packages": {},
 }
 

@@ -5,8 +5,16 @@ import "regexp"
 // Prebuilt is a kernel that somebody else has built. All fields are "" where the
 // recipe names none.
 type Prebuilt struct {
-	URL, SHA256             string // of a kernel's file, or of a .deb that holds one
-	InitrdURL, InitrdSHA256 string // "" where the kernel needs none
+	URL                     string // of a kernel's file, or of a .deb that holds one
+	Package                 string `json:",omitempty"` // of the target's distribution, instead of URL
+	SHA256                  string // of what URL or Package brings; a package may go without
+	InitrdURL, InitrdSHA256 string // "" where the kernel needs none, or is a package
+}
+
+// PackagedKernel reports whether the kernel comes out of a package of the target's
+// distribution, and so out of its rootfs.
+func (t *Target) PackagedKernel() bool {
+	return t.Kernel == KernelDistro || t.Kernel == KernelPrebuilt && t.Prebuilt.Package != ""
 }
 
 var sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -22,17 +30,32 @@ func (b *buildFile) prebuilt(n *node) {
 	take(b, n, "sha256", &p.SHA256, sum)
 	take(b, n, "initrd", &p.InitrdURL, mirror)
 	take(b, n, "initrd_sha256", &p.InitrdSHA256, sum)
+	take(b, n, "package", &p.Package, packageName(b.target.Distro))
+	has := func(name string) bool { _, ok := n.attr(name); return ok }
 	for _, pair := range [][2]string{{"url", "sha256"}, {"initrd", "initrd_sha256"}} {
-		_, one := n.attr(pair[0])
-		_, other := n.attr(pair[1])
-		if one != other {
+		if has(pair[0]) != has(pair[1]) && !(pair[0] == "url" && has("package")) {
 			b.file.fault(n.line, "kernel", "%s and %s go together: what is downloaded is verified", pair[0], pair[1])
 		}
 	}
-	if _, ok := n.attr("url"); !ok {
-		b.file.fault(n.line, "kernel", "url is missing")
+	switch {
+	case has("package"):
+		b.kernelPackage(n, has)
+	case !has("url"):
+		b.file.fault(n.line, "kernel", "url is missing, or package")
 	}
 	if b.target.Kernel != KernelPrebuilt {
 		b.file.fault(n.line, "kernel", `is for kernel="prebuilt" in <build> only`)
+	}
+}
+
+// kernelPackage faults what does not go with a package.
+func (b *buildFile) kernelPackage(n *node, has func(string) bool) {
+	switch {
+	case has("url"), has("initrd"):
+		b.file.fault(n.line, "kernel", "package stands alone: neither url nor initrd, which is made for the target, goes with it")
+	case b.target.Distro == distroAlpine:
+		b.file.fault(n.line, "kernel", `package is a .deb, and the target is Alpine: write kernel="distro"`)
+	case !b.target.Rootfs:
+		b.file.fault(n.line, "kernel", "package is unpacked into the rootfs, and none is built")
 	}
 }

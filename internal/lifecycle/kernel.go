@@ -45,6 +45,9 @@ func kernelArch(t *family.Target) string {
 func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
 	kernels := map[string]ownKernel{}
 	for _, t := range targets {
+		if t.PackagedKernel() {
+			continue
+		}
 		var k ownKernel
 		var err error
 		switch t.Kernel {
@@ -77,7 +80,7 @@ func (b Builder) sourceKernel(ctx context.Context, t *family.Target) (ownKernel,
 func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKernel, error) {
 	p := t.Prebuilt
 	if p.URL == "" {
-		return ownKernel{}, hint.Add(errors.New("the recipe does not say which prebuilt kernel"), `write <kernel url="…" sha256="…" /> into %s`, t.BuildFile)
+		return ownKernel{}, hint.Add(errors.New("the recipe does not say which prebuilt kernel"), `write <kernel url="…" sha256="…" /> or <kernel package="…" /> into %s`, t.BuildFile)
 	}
 	getter := kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}
 	file, version, err := getter.Prebuilt(ctx, p.URL, p.SHA256, p.InitrdURL == "")
@@ -97,9 +100,12 @@ func (w *work) placeKernels(layers []store.Layer, record *ImageRecord) error {
 	id := w.t.FullID()
 	own, isOwn := w.kernels[id]
 	switch {
-	case w.t.Kernel == family.KernelDistro:
+	case w.t.PackagedKernel():
 		version, err := w.placeKernel(layers)
 		record.KernelVersion, record.KernelOrigin = version, "package of "+w.t.Distro
+		if w.t.Kernel == family.KernelPrebuilt {
+			record.KernelOrigin = fmt.Sprintf("package %s of %s, unpacked", w.t.Prebuilt.Package, w.t.Distro)
+		}
 		return err
 	case isOwn:
 		return w.placeOwnKernel(id, own, record)

@@ -49,7 +49,7 @@ func (w *work) upToDate() bool {
 		return false
 	}
 	files := []string{w.Paths.Image(w.t.FullID())}
-	if w.t.Kernel == family.KernelDistro {
+	if w.t.PackagedKernel() {
 		files = append(files, w.Paths.Kernel(w.t.FullID()), w.Paths.Initrd(w.t.FullID()))
 	}
 	for _, file := range files {

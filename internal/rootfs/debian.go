@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"meros/internal/mirror"
@@ -134,7 +135,10 @@ func mirrorOf(line string) string {
 type Install struct {
 	Packages []string
 	Kernel   string // package of the kernel; "": none
-	Out      string // folder on the host that the kernel and its initrd are moved to
+	Unpack   string // package of a kernel that is unpacked, not installed; "": none
+	// UnpackSHA256 is the sum that Unpack's .deb has to have; "": that of the archive.
+	UnpackSHA256 string
+	Out          string // folder on the host that the kernel and its initrd are moved to
 }
 
 // install adds packages and, with one more, the kernel, which is moved out of
@@ -166,8 +170,12 @@ func (c *chroot) lendSources() error {
 
 func (a Install) run(ctx context.Context, c *chroot) error {
 	packages := a.Packages
-	if a.Kernel != "" {
-		packages = append(append([]string{}, packages...), a.Kernel, "initramfs-tools")
+	if a.Kernel != "" || a.Unpack != "" {
+		packages = slices.Clone(packages)
+		if a.Kernel != "" {
+			packages = append(packages, a.Kernel)
+		}
+		packages = append(packages, "initramfs-tools")
 		if err := c.holdInitrd(ctx); err != nil {
 			return err
 		}
@@ -183,7 +191,12 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 		err = fmt.Errorf("install packages: %w", aptError(err, string(printed.buf)))
 		return c.suggest(ctx, err, aptUnknown, "apt-cache", "pkgnames")
 	}
-	if a.Kernel != "" {
+	if a.Unpack != "" {
+		if err := c.unpackKernel(ctx, a.Unpack, a.UnpackSHA256); err != nil {
+			return fmt.Errorf("kernel package %s: %w", a.Unpack, err)
+		}
+	}
+	if a.Kernel != "" || a.Unpack != "" {
 		if err := c.makeInitrd(ctx, a.Out); err != nil {
 			return err
 		}

@@ -180,6 +180,11 @@ func (d distro) planInstall(t *family.Target, base Stage) Stage {
 	}
 	key := stageKey(stepInstall).Add(Below, string(base.Key)).Add("packages", packages...).
 		Add("kernel", a.Kernel).Add("initrd", initrdModules...)
+	if t.Kernel == family.KernelPrebuilt && t.Prebuilt.Package != "" {
+		a.Unpack, a.UnpackSHA256 = t.Prebuilt.Package, t.Prebuilt.SHA256
+		say += " and unpacking the kernel " + a.Unpack
+		key.Add("unpacked kernel", a.Unpack, a.UnpackSHA256)
+	}
 	s := newStage(stepInstall, key, say, nil)
 	s.Args = func(out string) any { a.Out = out; return a }
 	return s

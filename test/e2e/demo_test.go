@@ -119,7 +119,18 @@ func sh(t *testing.T, root, line string) string {
 	return strings.TrimSpace(mustRun(t, root, "exec", box, "--", "sh", "-c", line).out)
 }
 
+// booted waits in a guest until its boot has ended, and says how: systemd answers
+// once its bus is there.
+const booted = "timeout 300 sh -c 'until [ -S /run/dbus/system_bus_socket ]; do sleep 1; done'; systemctl is-system-running --wait || systemctl --failed --plain --no-legend"
+
 func testGuest(t *testing.T, root string) {
+	// The session is there before the boot has ended.
+	if got := sh(t, root, "/opt/hello/hello"); got != "hello from box" {
+		t.Errorf("the first command of a fresh guest prints %q", got)
+	}
+	if got := sh(t, root, booted); got != "running" {
+		t.Errorf("the boot ended so: %q", got)
+	}
 	for line, want := range map[string]string{
 		"cat /var/log/hooks":                                       "05-first mos_demo-box\n99-last-of-common mos_demo-box\n10-first-of-box mos_demo-box",
 		"stat -c '%a %U:%G' /opt/trace/setuid":                     "4755 root:root",
@@ -134,8 +145,10 @@ func testGuest(t *testing.T, root string) {
 		"ls -d /etc/resolv.conf* 2>/dev/null || true":              "",
 		"findmnt -no SOURCE,FSTYPE,OPTIONS / | grep -c 'ext4.*rw'": "1",
 		"lsblk -no PTTYPE /dev/vda | head -1":                      "gpt",
-		"systemctl is-system-running || systemctl --failed --plain --no-legend": "running",
-		"ls /boot/initrd* /boot/vmlinuz* 2>/dev/null || true":                   "",
+		"ls /boot/initrd* /boot/vmlinuz* 2>/dev/null || true":      "",
+		// The sshd that came before systemd, and before its first service, is the service's.
+		"systemctl is-active ssh.service; wc -l </sys/fs/cgroup/system.slice/ssh.service/cgroup.procs":                         "active\n1",
+		"[ $(systemctl show -P MainPID ssh.service) -lt $(systemctl show -P MainPID systemd-journald.service) ] && echo first": "first",
 		"ls /etc/ssh/ssh_host_*": "/etc/ssh/ssh_host_ed25519_key\n/etc/ssh/ssh_host_ed25519_key.pub",
 	} {
 		if got := sh(t, root, line); got != want {

@@ -161,13 +161,18 @@ func wantFailure(t *testing.T, r result, code int, words ...string) {
 // interrupt runs meros, waits until ready, presses Ctrl-C and returns the end.
 func (c call) interrupt(t *testing.T, ready func(errs string) bool) result {
 	t.Helper()
+	return c.interruptWithin(t, 2*time.Minute, ready)
+}
+
+func (c call) interruptWithin(t *testing.T, limit time.Duration, ready func(errs string) bool) result {
+	t.Helper()
 	cmd, out, _ := c.command()
 	errs := &lockedBuffer{}
 	cmd.Stderr = errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(2 * time.Minute); !ready(errs.String()); {
+	for deadline := time.Now().Add(limit); !ready(errs.String()); {
 		if time.Now().After(deadline) {
 			_ = cmd.Process.Kill()
 			t.Fatalf("meros %v never came to where it was to be interrupted:\n%s", c.args, errs)

@@ -7,10 +7,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"meros/internal/kernel"
 )
 
 // kern is the guest that the kernel tests boot: mos_demo under another name, so
@@ -32,7 +38,11 @@ func TestKernel(t *testing.T) {
 	needKernel(t)
 	root := kernelRoot(t)
 	t.Cleanup(func() { meros(t, root, "shutdown", "--force") })
+	t.Run("full disk", func(t *testing.T) { testKernelFullDisk(t) })
 	started := time.Now()
+	if len(names(t, filepath.Join(root, "data/images/bzImage-*"))) == 0 {
+		breakOff(t, root)
+	}
 	mustRun(t, root, "kernel-build", "--source", "distro")
 	keepKernel(t, root)
 	t.Logf("the kernel took %s", time.Since(started).Round(time.Second))
@@ -40,6 +50,7 @@ func TestKernel(t *testing.T) {
 		t.Errorf("a second call says:\n%s", r.err)
 	}
 	release := kernelRelease(t, root)
+	t.Run("all fragments", func(t *testing.T) { testAllFragments(t, root) })
 
 	kernelFamily(t, root)
 	mustRun(t, root, "build", "mos_kern", "--kernel", "source")
@@ -52,6 +63,7 @@ func TestKernel(t *testing.T) {
 	t.Run("disks and cards", func(t *testing.T) { testOldDevices(t, root) })
 	t.Run("panic", func(t *testing.T) { testPanic(t, root) })
 	t.Run("alpine", func(t *testing.T) { testAlpineKernel(t, root, release) })
+	t.Run("package", func(t *testing.T) { testKernelPackage(t, root) })
 }
 
 // kernelRoot is a root whose source, objects and kernels outlive the test.
@@ -94,6 +106,82 @@ func copyKernels(t *testing.T, from, to string) {
 	}
 }
 
+// testKernelFullDisk has no room for the source.
+func testKernelFullDisk(t *testing.T) {
+	root := newRoot(t)
+	place := filepath.Join(root, "data/build/kernel")
+	if err := os.MkdirAll(place, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", place, "tmpfs", 0, "size=600m"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Unmount(place, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	r := meros(t, root, "kernel-build", "--source", "distro")
+	wantFailure(t, r, 1, "no room to unpack the kernel's source", "MiB free", "hint: make room")
+	if left := names(t, filepath.Join(place, "src/*")); len(left) != 0 {
+		t.Errorf("left half-made: %v", left)
+	}
+}
+
+// breakOff presses Ctrl-C when the first files are compiled; the next call has to
+// go on from there.
+func breakOff(t *testing.T, root string) {
+	t.Helper()
+	compiled := filepath.Join(root, "data/build/kernel/obj/*/init/*.o")
+	r := call{root: root, args: []string{"kernel-build", "--source", "distro"}}.interruptWithin(t, 10*time.Minute, func(string) bool {
+		return len(names(t, compiled)) > 0
+	})
+	wantFailure(t, r, 130)
+	if len(names(t, compiled)) == 0 {
+		t.Error("what was compiled before Ctrl-C is gone")
+	}
+	if _, err := os.Stat(filepath.Join(root, "data/images/bzImage")); !os.IsNotExist(err) {
+		t.Errorf("a build that was broken off left a kernel: %v", err)
+	}
+}
+
+// testAllFragments configures the source for both architectures with every
+// fragment there is: what they ask for has to be in the result. Configuring for
+// another architecture needs no compiler of its own.
+func testAllFragments(t *testing.T, root string) {
+	sources := names(t, filepath.Join(root, "data/build/kernel/src/*/Makefile"))
+	if len(sources) == 0 {
+		t.Fatal("no source was left below data/build/kernel/src")
+	}
+	conf, err := kernel.ReadConf(filepath.Join(root, "conf/kernel/kernel.conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arch := range []string{"x86_64", "arm64"} {
+		asks, err := kernel.Asks(filepath.Join(root, "conf/kernel"), arch, append(slices.Clone(conf.Fragments), "desktop", "apparmor"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		obj := t.TempDir()
+		seed := filepath.Join(obj, "seed")
+		if err := os.WriteFile(seed, []byte(kernel.Seed(asks)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("make", "-s", "-C", filepath.Dir(sources[0]), "O="+obj, "ARCH="+arch, "CC=gcc", "allnoconfig")
+		cmd.Env = append(os.Environ(), "KCONFIG_ALLCONFIG="+seed)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", arch, err, out)
+		}
+		config, err := os.ReadFile(filepath.Join(obj, ".config"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := kernel.Unmet(asks, string(config)); err != nil {
+			t.Errorf("%s: %v", arch, err)
+		}
+	}
+}
+
 // kernelRelease checks what kernel-build has placed and returns its release.
 func kernelRelease(t *testing.T, root string) string {
 	t.Helper()
@@ -127,102 +215,16 @@ func kernelFamily(t *testing.T, root string) {
 	if err := os.CopyFS(filepath.Join(root, "conf/target/mos_kern"), os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
+	for _, file := range []string{"build/alpine.xml", "libvirt/alpine.xml", "rootfs/alpine"} {
+		if err := os.RemoveAll(filepath.Join(root, "conf/target/mos_kern", file)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, file := range []string{"build/box.xml", "libvirt/lan.xml", "rootfs/box/includes.chroot/etc/systemd/network/10-lan.network"} {
 		replaceIn(t, root, "mos_kern/"+file, "10.60.7.", "10.63.7.")
 	}
 	replaceIn(t, root, "mos_kern/libvirt/lan.xml", "mos_demo_lan", "mos_kern_lan")
 	replaceIn(t, root, "mos_kern/build/box.xml", "<packages>less", "<packages>less nftables wireguard-tools")
-}
-
-// inGuest runs a line of shell as root of the guest, as far as it lets us.
-func inGuest(t *testing.T, root, id, line string) string {
-	t.Helper()
-	return strings.TrimSpace(meros(t, root, "exec", id, "--", "sh", "-c", "exec 2>&1; "+line).out)
-}
-
-func testKernelGuest(t *testing.T, root, release string) {
-	for line, want := range map[string]string{
-		"uname -r":                     release,
-		"cat /proc/modules 2>&1":       "cat: /proc/modules: No such file or directory",
-		"systemctl is-system-running":  "running",
-		"cat /sys/kernel/security/lsm": "lockdown,capability,yama,landlock",
-		"dmesg":                        "dmesg: read kernel buffer failed: Operation not permitted",
-		"ls /dev/mem /proc/kcore 2>&1 | grep -c 'No such'":                             "2",
-		"zcat /proc/config.gz | grep -c ^CONFIG_MODULES=":                              "0",
-		"unshare -Urn true && echo ok":                                                 "ok",
-		"stat -fc %T /sys/fs/cgroup":                                                   "cgroup2fs",
-		"grep -cwE '9p|virtiofs|overlay|ext4|squashfs|vfat|iso9660' /proc/filesystems": "7",
-		"ls /dev/net/tun /dev/vsock /dev/hwrng | wc -l":                                "3",
-	} {
-		if got := inGuest(t, root, kern, line); got != want {
-			t.Errorf("%s\n  prints %q\n    want %q", line, got, want)
-		}
-	}
-	for _, rules := range gatewayRules {
-		// A user namespace has a packet filter of its own, to be played with.
-		got := inGuest(t, root, kern, "unshare -Urn /usr/sbin/nft -f - <<'EOF' && echo ok\n"+rules+"\nEOF")
-		if got != "ok" {
-			t.Errorf("nft says %q to:\n%s", got, rules)
-		}
-	}
-	for _, link := range []string{"wireguard", "bridge", "veth"} {
-		if got := inGuest(t, root, kern, "unshare -Urn ip link add x0 type "+link+" && echo ok"); got != "ok" {
-			t.Errorf("a link of type %s: %q", link, got)
-		}
-	}
-}
-
-// gatewayRules are what the packet filter of a gateway is made of.
-var gatewayRules = []string{
-	`table inet f {
-	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
-	map m { type inet_service : verdict; elements = { 22 : accept }; }
-	chain in {
-		type filter hook input priority 0; policy drop;
-		ct state established,related accept
-		iif lo accept
-		tcp dport vmap @m
-		ip saddr @s limit rate 3/second log prefix "x " group 1 counter
-		fib daddr type local reject
-	}
-	chain nat {
-		type nat hook output priority -100;
-		meta skuid 0 accept
-		tcp dport 80 redirect to :9040
-		udp dport 53 dnat ip to 10.1.2.3:5353
-	}
-	chain post {
-		type nat hook postrouting priority 100;
-		oifname "eth0" masquerade
-	}
-	chain marked {
-		type route hook output priority -150;
-		ct mark set 1
-		meta mark set 2
-		quota over 1 mbytes drop
-	}
-}`,
-	`table bridge b {
-	chain f {
-		type filter hook forward priority 0; policy drop;
-		ether type arp accept
-		ip saddr 10.0.0.1 tcp dport 9050 accept
-		ct state established accept
-	}
-}`,
-	`table netdev n {
-	chain c {
-		type filter hook ingress device lo priority 0;
-		ip protocol icmp drop
-	}
-}`,
-	`table ip t {
-	chain p {
-		type filter hook prerouting priority -150;
-		tcp dport 80 tproxy to :3129
-		socket transparent 1 accept
-	}
-}`,
 }
 
 // testOldDevices boots from the disks and cards that older recipes name.
@@ -286,4 +288,41 @@ func testAlpineKernel(t *testing.T, root, release string) {
 		t.Errorf("Alpine runs on %q, want %s without modules", got, release)
 	}
 	mustRun(t, root, "shutdown", "mos_alp")
+}
+
+var kernelPackage = regexp.MustCompile(`(?m)^\s*Depends: linux-image-(\S+)$`)
+
+// testKernelPackage boots a kernel of the suite that was unpacked, not installed.
+func testKernelPackage(t *testing.T, root string) {
+	out, err := exec.Command("apt-cache", "depends", "--important", "linux-image-cloud-amd64").Output()
+	found := kernelPackage.FindSubmatch(out)
+	if err != nil || found == nil {
+		t.Fatalf("apt-cache names no kernel: %v\n%s", err, out)
+	}
+	version := string(found[1])
+	const file = "mos_kern/build/box.xml"
+	element := func(more string) string { return `<kernel package="linux-image-` + version + `"` + more + " />" }
+	wrong := element(` sha256="` + strings.Repeat("0", 64) + `"`)
+	replaceIn(t, root, file, `kernel="distro"`, `kernel="prebuilt"`)
+	replaceIn(t, root, file, "</target>", wrong+"</target>")
+	replaceIn(t, root, "mos_kern/libvirt/box.xml", "<cmdline>root=/dev/vdz9 rw", "<cmdline>root=/dev/vda1 rw")
+	wantFailure(t, meros(t, root, "build", "mos_kern"), 1, "linux-image-"+version, "is not what it should be", "hint: the archive has another version")
+	replaceIn(t, root, file, wrong, element(""))
+	mustRun(t, root, "build", "mos_kern")
+	if r := mustRun(t, root, "info", kern); !strings.Contains(r.out, version) || !strings.Contains(r.out, "package linux-image-"+version+" of debian, unpacked") {
+		t.Errorf("info says:\n%s", r.out)
+	}
+	mustRun(t, root, "init", "mos_kern")
+	for line, want := range map[string]string{
+		"uname -r":                             version,
+		"dpkg-query -W 'linux-image*' | wc -l": "0",
+		"ls /boot/vmlinuz* /boot/initrd* 2>/dev/null | wc -l": "0",
+		"ls /lib/modules":                   version,
+		"grep -c ^virtio_net /proc/modules": "1",
+	} {
+		if got := inGuest(t, root, kern, line); got != want {
+			t.Errorf("%s\n  prints %q\n    want %q", line, got, want)
+		}
+	}
+	mustRun(t, root, "shutdown", "mos_kern")
 }
