@@ -14,11 +14,18 @@ func inGuest(t *testing.T, root, id, line string) string {
 }
 
 func testKernelGuest(t *testing.T, root, release string) {
+	// The session is there before the boot has ended; the sshd that came before systemd
+	// is the service's in the end.
+	if got := inGuest(t, root, kern, "/opt/hello/hello"); got != "hello from box" {
+		t.Errorf("the first command of a fresh guest prints %q", got)
+	}
 	if got := inGuest(t, root, kern, booted); got != "running" {
 		t.Errorf("the boot ended so: %q", got)
 	}
 	for line, want := range map[string]string{
-		"uname -r":                     release,
+		"uname -r": release,
+		"systemctl is-active ssh.service; wc -l </sys/fs/cgroup/system.slice/ssh.service/cgroup.procs":                         "active\n1",
+		"[ $(systemctl show -P MainPID ssh.service) -lt $(systemctl show -P MainPID systemd-journald.service) ] && echo first": "first",
 		"cat /proc/modules 2>&1":       "cat: /proc/modules: No such file or directory",
 		"cat /sys/kernel/security/lsm": "lockdown,capability,yama,landlock",
 		"dmesg":                        "dmesg: read kernel buffer failed: Operation not permitted",
