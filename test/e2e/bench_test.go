@@ -33,7 +33,6 @@ const defaultUnits = "loglevel=6<=>loglevel=6 init=/sbin/init.distrib<"
 var ways = []way{
 	{"distribution's kernel and initrd, default units", "distro", []string{defaultUnits}},
 	{"meros's kernel, default units", "source", []string{defaultUnits}},
-	{"distribution's kernel and initrd, early-init", "distro", nil},
 	{"meros's kernel, early-init", "source", nil},
 	{"… with mitigations=off", "source", []string{"loglevel=6<=>loglevel=6 mitigations=off<"}},
 	{"… with quiet", "source", []string{"loglevel=6<=>quiet<"}},
