@@ -142,8 +142,8 @@ func testGuest(t *testing.T, root string) {
 		"findmnt -no SOURCE,FSTYPE,OPTIONS / | grep -c 'ext4.*rw'": "1",
 		"lsblk -no PTTYPE /dev/vda | head -1":                      "gpt",
 		"ls /boot/initrd* /boot/vmlinuz* 2>/dev/null || true":      "",
-		"systemctl is-active ssh.service; wc -l </sys/fs/cgroup/system.slice/ssh.service/cgroup.procs": "active\n1",
-		"ls /etc/ssh/ssh_host_*": "/etc/ssh/ssh_host_ed25519_key\n/etc/ssh/ssh_host_ed25519_key.pub",
+		"systemctl is-active ssh.service":                          "active",
+		"ls /etc/ssh/ssh_host_*":                                   "/etc/ssh/ssh_host_ed25519_key\n/etc/ssh/ssh_host_ed25519_key.pub",
 	} {
 		if got := sh(t, root, line); got != want {
 			t.Errorf("%s\n  prints %q\n    want %q", line, got, want)

@@ -314,8 +314,8 @@ func testKernelPackage(t *testing.T, root string) {
 	}
 	mustRun(t, root, "init", "mos_kern")
 	for line, want := range map[string]string{
-		"uname -r":                             version,
-		"dpkg-query -W 'linux-image*' | wc -l": "0",
+		"uname -r": version,
+		"dpkg-query -W 'linux-image*' 2>/dev/null | wc -l":    "0",
 		"ls /boot/vmlinuz* /boot/initrd* 2>/dev/null | wc -l": "0",
 		"ls /lib/modules":                   version,
 		"grep -c ^virtio_net /proc/modules": "1",
