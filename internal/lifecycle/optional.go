@@ -20,7 +20,7 @@ func (b Builder) leftOut(ctx context.Context, t *family.Target, o BuildOptions) 
 	ro := b.rootfsOptions(t)
 	stages, err := rootfs.Plan(ctx, b.Runner, t, ro)
 	switch {
-	case err == nil && b.have(ctx, stages):
+	case err == nil && (b.have(ctx, stages) || b.builtAlready(ctx, t)):
 		return nil, nil
 	case err == nil && o.Offline:
 		return errNotKept, nil
@@ -34,6 +34,16 @@ func (b Builder) leftOut(ctx context.Context, t *family.Target, o BuildOptions) 
 }
 
 var errNotKept = errors.New("an offline build has not its packages")
+
+// builtAlready reports whether the target's image is what the recipe says, so that
+// nothing of it is needed.
+func (b Builder) builtAlready(ctx context.Context, t *family.Target) bool {
+	if !exists(b.Paths.Image(t.FullID())) {
+		return false // and no keys are made for it
+	}
+	w, err := b.newWork(ctx, t)
+	return err == nil && w.upToDate()
+}
 
 // have reports whether all that comes from a mirror is there already.
 func (b Builder) have(ctx context.Context, stages []rootfs.Stage) bool {
@@ -52,6 +62,9 @@ func (b Builder) sayLeftOut(t *family.Target, why error, plan bool) error {
 		return err
 	}
 	b.Step("%s", text)
+	if exists(b.Paths.Image(t.FullID())) {
+		b.Step("%s: its image stays as it was built before", t.FullID())
+	}
 	b.Step("%s: to see what is wrong: meros build %s %s", t.FullID(), t.Family, t.Name)
 	return nil
 }

@@ -77,6 +77,7 @@ func testOptionalBuilt(t *testing.T, root string, repo *apkRepo) {
 		t.Errorf("build says\n%s", r.err)
 	}
 	mirror.Close()
+	mustRun(t, root, "cache", "prune", "--all")
 	if r := mustRun(t, root, "build", "mos_demo"); !strings.Contains(r.err, alpine+" is up to date") {
 		t.Errorf("a second build, without the mirror, says\n%s", r.err)
 	}
