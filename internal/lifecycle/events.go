@@ -43,6 +43,9 @@ func (g Guests) Events(ctx context.Context, each func(Event) error) error {
 	l := &listener{Guests: g, daemon: d, ours: ours, each: each}
 	for {
 		err := d.Events(ctx, func(e virt.Event) error { return l.hear(ctx, e) })
+		if l.failed != nil {
+			return l.failed
+		}
 		if ctx.Err() != nil || !errors.Is(err, virt.ErrUnreachable) {
 			return err
 		}
@@ -58,10 +61,12 @@ type listener struct {
 	daemon virt.Daemon
 	ours   map[string]bool // the names of those that there are
 	each   func(Event) error
+	failed error // why each cannot be told any more
 }
 
 func (l *listener) tell(name, what, why string) error {
-	return l.each(Event{EventVersion, time.Now().UTC(), name, what, why})
+	l.failed = l.each(Event{EventVersion, time.Now().UTC(), name, what, why})
+	return l.failed
 }
 
 func (l *listener) hear(ctx context.Context, e virt.Event) error {

@@ -38,3 +38,23 @@ func TestQEMUEvents(t *testing.T) {
 		t.Errorf("Events = %v, want context.Canceled", err)
 	}
 }
+
+// Who cannot write what is told ends it.
+func TestQEMUEventsEndWithTheirReader(t *testing.T) {
+	b := newDiskBench(t)
+	full := errors.New("the disk is full")
+	ended := make(chan error, 1)
+	go func() { ended <- b.Events(t.Context(), func(Event) error { return full }) }()
+	time.Sleep(500 * time.Millisecond) // until it listens
+	if err := b.init(t.Context(), InitOptions{}); err != nil {
+		t.Fatalf("%v\n%s", err, b.said)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, full) {
+			t.Errorf("Events = %v, want it to end with %v", err, full)
+		}
+	case <-time.After(time.Minute):
+		t.Error("Events goes on")
+	}
+}
