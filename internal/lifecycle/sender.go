@@ -279,7 +279,8 @@ func (v *verifier) during(ctx context.Context, t *family.Target, what string, ac
 		name = "while " + t.Name + " " + what
 	}
 	v.Step("verifying %s: %s", v.f.Name, name)
-	planned := v.plan()
+	// The host's own are sent once, and not here.
+	planned := slices.DeleteFunc(v.plan(), func(p *netfilter.Planned) bool { return p.Sender == family.PeerHost })
 	v.watch.Begin(name)
 	v.watch.Plan(planned)
 	defer v.watch.Listen(planned)()

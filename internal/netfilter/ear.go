@@ -71,6 +71,9 @@ func (w *Watch) Fire(ctx context.Context, planned []*Planned) {
 			continue
 		}
 		n++
+		w.mu.Lock()
+		s.sent = true
+		w.mu.Unlock()
 		go func() {
 			outcome, err := s.Shot.Fire(ctx, hostTime)
 			if err != nil && outcome == prober.Unsent {

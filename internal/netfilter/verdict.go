@@ -118,7 +118,7 @@ func (w *Watch) Judge() (Tally, []Missed) {
 		s := w.shots[id]
 		sent[s.Sender] = sent[s.Sender] || s.sent
 		switch {
-		case !s.Pass && (s.sent || s.Sender == family.PeerHost):
+		case !s.Pass && s.sent:
 			t.Forbidden++
 		case !s.Pass:
 			t.Unsent++
