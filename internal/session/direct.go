@@ -75,6 +75,7 @@ func (w *window) waypipe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.streams.Warn("%s speaks with this Wayland compositor itself: what it shows has no border, and its titles are its own", w.fullID)
 	local := w.dir.file("waypipe-" + strconv.Itoa(os.Getpid()))
 	if len(local) > maxSocket {
 		return fmt.Errorf("the path of the socket %s has more than %d bytes", local, maxSocket)

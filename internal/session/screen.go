@@ -19,7 +19,7 @@ type Display string
 
 // The ways.
 const (
-	DisplayAuto    Display = "auto"    // xpra, else waypipe, by what host and guest have
+	DisplayAuto    Display = "auto"    // xpra, else waypipe; without X11 the other way round; by what host and guest have
 	DisplayXpra    Display = "xpra"    // xpra seamless, which shows pictures of the windows
 	DisplayX11     Display = "x11"     // the host's X server, as an untrusted client
 	DisplayWaypipe Display = "waypipe" // the host's Wayland compositor
@@ -59,7 +59,11 @@ func FindScreen(ctx context.Context, r proc.Runner, getenv func(string) string, 
 			"for a program without windows: meros exec, or --display none")
 	}
 	var faults []error
-	for _, way := range []Display{DisplayXpra, DisplayWaypipe, DisplayX11} {
+	order := []Display{DisplayXpra, DisplayWaypipe, DisplayX11}
+	if s.display == "" { // xpra draws on X11, and Debian's on nothing else
+		order = []Display{DisplayWaypipe, DisplayXpra, DisplayX11}
+	}
+	for _, way := range order {
 		// x11 lets the guest nearer to the host's screen: only who asks gets it.
 		if way != want && (want != DisplayAuto || way == DisplayX11) {
 			continue

@@ -44,7 +44,7 @@ func TestFindScreen(t *testing.T) {
 		{name: "odd xpra", want: DisplayXpra, env: []string{"DISPLAY=:0"}, calls: []proctest.Call{{Line: xpra, Out: "hello"}}, words: "does not tell its version"},
 		{
 			name: "wayland", want: DisplayAuto, env: []string{"WAYLAND_DISPLAY=wayland-0"},
-			calls: []proctest.Call{{Line: xpra, Err: missing}, {Line: waypipe}}, ways: []Display{DisplayWaypipe},
+			calls: []proctest.Call{{Line: waypipe}, {Line: xpra, Out: "xpra v3.1.3\n"}}, ways: []Display{DisplayWaypipe, DisplayXpra},
 		},
 		{
 			name: "both", want: DisplayAuto, env: []string{"DISPLAY=:0", "WAYLAND_DISPLAY=wayland-0"},
