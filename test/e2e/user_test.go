@@ -55,13 +55,16 @@ func give(t *testing.T, root string, to *syscall.Credential) {
 	}
 }
 
-// TestOrdinaryUserBuildsTheSame builds without any of root's rights and compares
-// the image's tree with root's.
+// TestOrdinaryUserBuildsTheSame builds without any of root's rights, in another
+// place and at another time, and compares the image with root's: with the same keys
+// and SOURCE_DATE_EPOCH it is the same to the last byte.
 func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 	needHost(t)
 	attr := newUser(t)
 	before := lookAtHost(t)
 	var trees [2][]string
+	var images [2]string
+	keys := ""
 	for i, attr := range []*syscall.SysProcAttr{nil, attr} {
 		root := newRoot(t)
 		addTraces(t, root)
@@ -70,9 +73,16 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 			"cp /bin/true /opt/suid\nchown nobody:tty /opt/suid\nchmod 6755 /opt/suid\n", 0o755)
 		replaceIn(t, root, "mos_demo/build/box.xml", "<packages>less<", "<packages>libcap2-bin procps<")
 		if attr != nil {
+			if err := os.CopyFS(filepath.Join(root, "data/ssh_keys"), os.DirFS(keys)); err != nil {
+				t.Fatal(err)
+			}
 			give(t, root, attr.Credential)
+			// Another owner takes a file its setuid bit (chown(2)).
+			if err := os.Chmod(filepath.Join(root, "conf/target/mos_demo/rootfs/common/includes.chroot/opt/trace/setuid"), 0o755|os.ModeSetuid); err != nil {
+				t.Fatal(err)
+			}
 		}
-		env := []string{"HOME=/nonexistent"}
+		env := []string{"HOME=/nonexistent", "SOURCE_DATE_EPOCH=1700000000"}
 		if attr != nil {
 			env = append(env, "PATH=/usr/local/bin:/usr/bin:/bin") // as an ordinary user's is
 		}
@@ -81,7 +91,12 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 			t.Fatalf("build: %s", r.err)
 		}
 		wantNothingHalfMade(t, root)
-		trees[i] = listImage(t, filepath.Join(root, "data/images/mos_demo-box.qcow2"))
+		keys = filepath.Join(root, "data/ssh_keys")
+		images[i] = filepath.Join(root, "data/images/mos_demo-box.qcow2")
+		trees[i] = listImage(t, images[i])
+	}
+	if out, err := exec.Command("cmp", images[0], images[1]).CombinedOutput(); err != nil {
+		t.Errorf("root's image and the user's are not the same: %v: %s", err, out)
 	}
 	for _, line := range trees[0] {
 		if !slices.Contains(trees[1], line) {
