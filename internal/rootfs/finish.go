@@ -106,7 +106,7 @@ func machineID(secret []byte) string {
 }
 
 // sshdConfig is a drop-in for sshd_config(5): the port that sessions call, the
-// pinned key, and keys as the only way in. The first value of a word counts, so
+// pinned key, keys as the only way in, and modern algorithms. The first value of a word counts, so
 // it is read before the distribution's own.
 func sshdConfig(user string, port int) string {
 	root := "no"
@@ -119,6 +119,12 @@ HostKey /etc/ssh/ssh_host_ed25519_key
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin %s
+X11Forwarding no
+AllowAgentForwarding no
+# What ssh-audit calls weak is taken away by name, so that any version of sshd starts.
+KexAlgorithms -ecdh-sha2-*,diffie-hellman-group1-*,diffie-hellman-group14-*,diffie-hellman-group-exchange-sha1
+Ciphers -*-cbc
+MACs -umac-64*,umac-128@openssh.com,hmac-md5*,hmac-sha1*,hmac-sha2-256,hmac-sha2-512
 `, port, root)
 }
 

@@ -100,6 +100,10 @@ func (s *openSSH) configure(t *testing.T, dir string) (argv []string) {
 		"HostKey " + s.paths.HostKey(s.target.FullID()), "AuthorizedKeysFile " + dir + "/authorized",
 		fmt.Sprintf("ListenAddress %s:%d", s.target.Addr, s.target.SSHPort), "PidFile none", "StrictModes no", "UsePAM no",
 		"PasswordAuthentication no", "AcceptEnv LANG LC_*", "Subsystem sftp internal-sftp",
+		// as in a guest that meros built
+		"X11Forwarding no", "AllowAgentForwarding no", "Ciphers -*-cbc",
+		"KexAlgorithms -ecdh-sha2-*,diffie-hellman-group1-*,diffie-hellman-group14-*,diffie-hellman-group-exchange-sha1",
+		"MACs -umac-64*,umac-128@openssh.com,hmac-md5*,hmac-sha1*,hmac-sha2-256,hmac-sha2-512",
 	}, s.lines...)
 	passwd, err := os.ReadFile("/etc/passwd")
 	if err != nil {
