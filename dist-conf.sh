@@ -143,6 +143,8 @@ packages_tests() {
 	arch) echo "test windows: xorg-server-xvfb xdotool xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync fish $busybox" ;;
 	alpine) echo "test windows: xvfb xdotool xwininfo imagemagick" && echo "test sessions: openssh-client openssh-server rsync fish" ;;
 	esac
+	# A private network of it; a daemon of the host's own, which some distributions start, is not needed.
+	echo "test Tor: tor"
 }
 
 # The tools that builds are compared with, where the distribution has them.
