@@ -87,9 +87,17 @@ type env struct {
 	subject  string // what the journal says was done: command and first argument
 }
 
+func currentDir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", hint.Add(fmt.Errorf("find the current folder: %w", err), "it is gone, or closed to you: cd to another")
+	}
+	return dir, nil
+}
+
 // resolve finds the root folder. Commands that need no family may go without.
 func (e *env) resolve() error {
-	dir, err := os.Getwd()
+	dir, err := currentDir()
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func newFamily(e *env, o newOptions) error {
 
 // resolveNew finds the root folder, or where it is to be.
 func (e *env) resolveNew() error {
-	dir, err := os.Getwd()
+	dir, err := currentDir()
 	if err != nil {
 		return err
 	}
