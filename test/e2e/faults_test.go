@@ -128,11 +128,25 @@ func restartDuring(t *testing.T, root string, after time.Duration, args ...strin
 func testLibvirtdInInit(t *testing.T, root string) {
 	for _, after := range []time.Duration{100, 300, 500} {
 		restartDuring(t, root, after*time.Millisecond, "init", tinyFamily)
-		mustRun(t, root, "init", tinyFamily)
+		initAfterCrash(t, root)
 		if r := mustRun(t, root, "info", tiny); !strings.Contains(r.out, "running") {
 			t.Errorf("init did not complete what was half there:\n%s", r.out)
 		}
 		mustRun(t, root, "shutdown", "--force")
+	}
+}
+
+// initAfterCrash brings the family up. Where libvirtd died in the very moment in which
+// it had made a bridge and not yet noted it, that is done after what the hint says.
+func initAfterCrash(t *testing.T, root string) {
+	t.Helper()
+	r := meros(t, root, "init", tinyFamily)
+	if _, left, ok := strings.Cut(r.err, "sudo ip link delete "); ok && r.code != 0 {
+		command(t, "ip", "link", "delete", strings.Fields(left)[0])
+		r = meros(t, root, "init", tinyFamily)
+	}
+	if r.code != 0 {
+		t.Fatalf("init after a crash of libvirtd: %s", r.err)
 	}
 }
 

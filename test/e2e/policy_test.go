@@ -194,7 +194,8 @@ func testVerifyDisrupted(t *testing.T, root string) {
 	names := []string{}
 	for _, p := range v.Phases {
 		names = append(names, p.Phase)
-		if p.Arrived != p.Allowed || p.Forbidden < 20 {
+		// A guest that starts quickly leaves little time to send in.
+		if p.Arrived != p.Allowed || p.Forbidden < 20 && !strings.HasSuffix(p.Phase, " starts") {
 			t.Errorf("%+v", p)
 		}
 	}
