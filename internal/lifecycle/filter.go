@@ -244,7 +244,7 @@ func (r *run) setFilter(ctx context.Context) error {
 }
 
 // leave takes away the rules of those of these families of which nothing runs any
-// more.
+// more, and the bridges that a libvirt which died has left of them.
 func (g Guests) leave(ctx context.Context, d virt.Daemon, families ...string) error {
 	domains, err := d.Domains(ctx)
 	if err != nil {
@@ -259,8 +259,38 @@ func (g Guests) leave(ctx context.Context, d virt.Daemon, families ...string) er
 		ours := func(o virt.Owner) bool { return o.Family == name && o.Root == g.root() }
 		if !slices.ContainsFunc(domains, func(d virt.Domain) bool { return d.State.Active() && ours(d.Owner) }) &&
 			!slices.ContainsFunc(networks, func(n virt.Network) bool { return n.Active && ours(n.Owner) }) {
-			faults = append(faults, g.dropFilter(ctx, name))
+			faults = append(faults, g.dropFilter(ctx, name), g.dropLeftBridges(ctx, d, name))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// dropLeftBridges removes a family's bridges that libvirt knows nothing of. The caller
+// holds the family's lock: libvirt makes none of its bridges meanwhile.
+func (g Guests) dropLeftBridges(ctx context.Context, d virt.Daemon, family string) error {
+	networks, err := d.Networks(ctx)
+	if err != nil {
+		return err
+	}
+	left, err := virt.LeftBridges(virt.Owner{Family: family, Root: g.root()}, networks)
+	faults := []error{err}
+	for _, bridge := range left {
+		g.Warn("%s: libvirt has died and left the bridge %s: it is removed", family, bridge)
+		faults = append(faults, virt.RemoveBridge(ctx, g.Runner, bridge))
+	}
+	return errors.Join(faults...)
+}
+
+// withLeftBridges returns the families with a recipe of which there is a bridge that
+// libvirt knows nothing of.
+func (g Guests) withLeftBridges(networks []virt.Network) []string {
+	folders, _ := os.ReadDir(g.Paths.Families())
+	var names []string
+	for _, f := range folders {
+		left, err := virt.LeftBridges(virt.Owner{Family: f.Name(), Root: g.root()}, networks)
+		if err == nil && len(left) > 0 && layout.CheckFamily(f.Name()) == nil {
+			names = append(names, f.Name())
+		}
+	}
+	return names
 }

@@ -65,6 +65,9 @@ func (g Guests) Init(ctx context.Context, f *family.Family, targets []*family.Ta
 		return err
 	}
 	defer d.Close()
+	if err := g.dropLeftBridges(ctx, d, f.Name); err != nil {
+		return fmt.Errorf("init %s: %w", f.Name, err)
+	}
 	p, err := g.plan(ctx, d, f, targets, o)
 	if err == nil && !o.TrustHooks {
 		err = refuseFlush(f, family.HookPreStart, family.HookPostStart, family.HookPreStop, family.HookPostStop)

@@ -300,9 +300,6 @@ func (g Guests) planNetworks(p *plan, networks []virt.NetworkDoc, h host) []erro
 	for _, err := range virt.Clashes(p.networks, running, h.net) {
 		faults = append(faults, hint.Add(err, "give it another bridge or subnet in %s/libvirt", p.family.Dir))
 	}
-	if bridge, ok := virt.LeftBridge(p.networks); ok && len(faults) > 0 {
-		faults[0] = hint.Add(faults[0], "if nobody made %s, a libvirt that died has left it: sudo ip link delete %[1]s", bridge)
-	}
 	return faults
 }
 

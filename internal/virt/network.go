@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -45,6 +43,7 @@ func NetworkDocument(xml []byte, fullID string, owner Owner) (NetworkDoc, error)
 		return NetworkDoc{}, err
 	}
 	owner.Target = ""
+	owner.markBridge(root)
 	mark := Mark{Recipe: hashOf(fullID, xml)}
 	owner.stamp(root, mark)
 	n := describeTakes(root)
@@ -166,19 +165,6 @@ func Clashes(start []NetworkDoc, running []Network, host HostNet) []error {
 		taken = append(taken, claim{"the network " + n.Name + " of this family", n.Bridge, n.Subnets})
 	}
 	return faults
-}
-
-// LeftBridge returns the bridge of these networks that is there without a port,
-// though libvirt runs none of them. It may be somebody's; it may be what a libvirt
-// that died in the making of a network has left, which nothing tells apart.
-func LeftBridge(start []NetworkDoc) (name string, ok bool) {
-	for _, n := range start {
-		ports, err := os.ReadDir(filepath.Join("/sys/class/net", n.Bridge, "brif"))
-		if n.Bridge != "" && err == nil && len(ports) == 0 {
-			return n.Bridge, true
-		}
-	}
-	return "", false
 }
 
 // claim is what somebody has taken.
