@@ -25,7 +25,8 @@ var layers = map[string]string{
 	"sandbox":       "hint proc golang.org/x/sys",
 	"capture":       "golang.org/x/sys",
 	"prober":        "golang.org/x/sys",
-	"mirror":        "golang.org/x/sys",
+	"stall":         "",
+	"mirror":        "stall golang.org/x/sys",
 	"store":         "layout proc golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
 	// The model.
@@ -33,9 +34,9 @@ var layers = map[string]string{
 	"graph":  "family layout",
 	"lint":   "family layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":        "family hint layout mirror proc sandbox store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
+	"rootfs":        "family hint layout mirror proc sandbox stall store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
 	"image":         "family hint layout proc sandbox ui golang.org/x/sys",
-	"kernel":        "family hint layout proc sandbox store ui golang.org/x/sys",
+	"kernel":        "family hint layout proc sandbox stall store ui golang.org/x/sys",
 	"virt":          "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
 	"virt/virttest": "",
 	"netfilter":     "family hint layout proc ui capture prober golang.org/x/sys",

@@ -6,14 +6,12 @@ import (
 	"compress/gzip"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // entry is a file of an archive.
@@ -188,31 +186,6 @@ func TestAlpineMirrorsThatLie(t *testing.T) {
 			if left, _ := os.ReadDir(dir); len(left) != 0 {
 				t.Errorf("%s: %s is left", branch, left[0].Name())
 			}
-		}
-	}
-}
-
-// A mirror that hangs is given up, be it before its first byte or in between.
-func TestMirrorsThatHang(t *testing.T) {
-	ended := make(chan struct{})
-	mux := http.NewServeMux()
-	mux.HandleFunc("/silent", func(http.ResponseWriter, *http.Request) { <-ended })
-	mux.HandleFunc("/midway", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "some")
-		w.(http.Flusher).Flush()
-		<-ended
-	})
-	mirror := httptest.NewServer(mux)
-	defer mirror.Close()
-	defer close(ended)
-	for _, path := range []string{"/silent", "/midway"} {
-		body, err := open(t.Context(), mirror.URL+path, 300*time.Millisecond)
-		if err == nil {
-			_, err = io.Copy(io.Discard, body)
-			body.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), "nothing came for 300ms") {
-			t.Errorf("%s: %v, want it given up", path, err)
 		}
 	}
 }

@@ -11,14 +11,11 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"time"
 
 	"meros/internal/hint"
 	"meros/internal/mirror"
+	"meros/internal/stall"
 )
-
-// stallTime is how long a mirror may send nothing before a download is given up.
-const stallTime = 30 * time.Second
 
 // maxRedirects is how often a mirror may send one on.
 const maxRedirects = 5
@@ -29,15 +26,12 @@ var ErrMirror = errors.New("mirror")
 // get copies what lies at a mirror's address to w, at most limit bytes. Mirrors
 // are http, https or file.
 func get(ctx context.Context, address string, w io.Writer, limit int64) error {
-	body, err := open(ctx, address, stallTime)
+	body, err := open(ctx, address)
 	if err != nil {
 		return hint.Add(fmt.Errorf("%w: %s: %w", ErrMirror, address, err), "check the network, and mirror= and release= in the build XML")
 	}
 	defer body.Close()
 	n, err := io.Copy(w, io.LimitReader(body, limit+1))
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
 	if err == nil && n > limit {
 		err = fmt.Errorf("more than the %d bytes that it may have", limit)
 	}
@@ -47,8 +41,8 @@ func get(ctx context.Context, address string, w io.Writer, limit int64) error {
 	return nil
 }
 
-// open gives up when nothing comes for the time stall.
-func open(ctx context.Context, address string, stall time.Duration) (io.ReadCloser, error) {
+// open gives up a mirror that falls silent.
+func open(ctx context.Context, address string) (io.ReadCloser, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		return nil, err
@@ -56,8 +50,6 @@ func open(ctx context.Context, address string, stall time.Duration) (io.ReadClos
 	if u.Scheme == "file" {
 		return os.Open(u.Path)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	stalled := time.AfterFunc(stall, func() { cancel(fmt.Errorf("nothing came for %s", stall)) })
 	if mirror.Used(os.Getenv) {
 		address = mirror.Plain(address)
 	}
@@ -65,23 +57,15 @@ func open(ctx context.Context, address string, stall time.Duration) (io.ReadClos
 	if err != nil {
 		return nil, err
 	}
-	client := &http.Client{CheckRedirect: checkRedirect}
-	resp, err := client.Do(req)
+	resp, err := stall.Do(&http.Client{CheckRedirect: checkRedirect}, req, stall.Time)
 	if err != nil {
-		stalled.Stop()
-		if cause := context.Cause(ctx); cause != nil {
-			return nil, cause
-		}
-		if told, ok := errors.AsType[*url.Error](err); ok {
-			err = told.Err // get names the address
-		}
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
 		return nil, errors.New("answers " + resp.Status)
 	}
-	return &stallingBody{resp.Body, ctx, stalled, stall}, nil
+	return resp.Body, nil
 }
 
 // checkRedirect follows only to what is as safe as the address before: never
@@ -94,30 +78,6 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 		return fmt.Errorf("sends one on to %s", req.URL.Redacted())
 	}
 	return nil
-}
-
-// stallingBody gives up when nothing comes for the time stall.
-type stallingBody struct {
-	io.ReadCloser
-	ctx     context.Context
-	stalled *time.Timer
-	stall   time.Duration
-}
-
-func (b *stallingBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.stalled.Reset(b.stall)
-	if err != nil && !errors.Is(err, io.EOF) {
-		if cause := context.Cause(b.ctx); cause != nil {
-			err = cause
-		}
-	}
-	return n, err
-}
-
-func (b *stallingBody) Close() error {
-	b.stalled.Stop()
-	return b.ReadCloser.Close()
 }
 
 // getVerified downloads to the file to, and makes sure that it has the hash.
