@@ -118,6 +118,39 @@ func TestShippedFragmentsAreMet(t *testing.T) {
 	}
 }
 
+// advised are recommendations of the kernel self-protection project that are not
+// on by themselves in an all-no configuration.
+var advised = map[string][]string{
+	"x86_64": {"X86_KERNEL_IBT", "X86_UMIP", "RANDOMIZE_MEMORY", "SLS"},
+	"arm64":  {"ARM64_PTR_AUTH_KERNEL", "ARM64_BTI_KERNEL", "ARM64_E0PD", "ARM64_SW_TTBR0_PAN", "UNMAP_KERNEL_AT_EL0"},
+	"": {
+		"DEFAULT_MMAP_MIN_ADDR", "DEBUG_CREDENTIALS", "DEBUG_LIST", "LIST_HARDENED", "RANDOM_KMALLOC_CACHES", "CFI_CLANG", "SHADOW_CALL_STACK",
+		"INIT_ON_ALLOC_DEFAULT_ON", "INIT_ON_FREE_DEFAULT_ON", "HARDENED_USERCOPY", "FORTIFY_SOURCE", "SLAB_FREELIST_HARDENED", "RANDOMIZE_KSTACK_OFFSET_DEFAULT",
+		"KFENCE", "UBSAN_BOUNDS", "ZERO_CALL_USED_REGS", "BUG_ON_DATA_CORRUPTION", "SCHED_STACK_END_CHECK", "LOCK_DOWN_KERNEL_FORCE_CONFIDENTIALITY",
+	},
+}
+
+// Each is asked for, or stands in hardening.config with the reason why not.
+func TestHardeningIsAskedForOrLeftOut(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(shipped, "hardening.config"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, left, _ := strings.Cut(string(text), "# Left out, and why:")
+	for _, arch := range []string{"x86_64", "arm64"} {
+		asks, err := kernel.Asks(shipped, arch, []string{"hardening"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, symbol := range slices.Concat(advised[""], advised[arch]) {
+			asked := slices.ContainsFunc(asks, func(a kernel.Ask) bool { return a.Symbol == "CONFIG_"+symbol && a.Value != "n" })
+			if !asked && !strings.Contains(left, symbol) {
+				t.Errorf("%s: hardening neither asks for %s nor says why not", arch, symbol)
+			}
+		}
+	}
+}
+
 func TestShippedFragmentsAreCommented(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(shipped, "*.config"))
 	if err != nil || len(files) < 7 {

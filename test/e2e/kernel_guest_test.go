@@ -59,12 +59,15 @@ var gatewayRules = []string{
 	`table inet f {
 	set s { type ipv4_addr; flags interval; elements = { 10.0.0.0/8 }; }
 	map m { type inet_service : verdict; elements = { 22 : accept }; }
+	counter c { }
+	quota q { over 1 mbytes }
 	chain in {
 		type filter hook input priority 0; policy drop;
 		ct state established,related accept
 		iif lo accept
 		tcp dport vmap @m
 		ip saddr @s limit rate 3/second log prefix "x " group 1 counter
+		counter name "c" quota name "q" drop
 		fib daddr type local reject
 	}
 	chain nat {
