@@ -38,7 +38,7 @@ type Segment struct {
 	Network string         // libvirt's name of it
 	Bridge  string         // letters, digits, _, - and . only
 	Host    []netip.Prefix // the host's addresses on it, with their subnets
-	Routed  bool           // whether the host forwards for it: <forward mode="open|route|nat"/>
+	Routed  bool           // whether the host forwards for it: <forward mode="open"/>
 }
 
 // Port is an interface of a target.
@@ -52,13 +52,14 @@ type Port struct {
 
 // Allow is one thing that is allowed. From and To are targets or peers.
 type Allow struct {
-	Line  int
-	From  string
-	To    string
-	Via   string // "" or the target that is the next hop
-	Proto string
-	Ports []PortRange // destination; none is all
-	Log   bool        // log what it lets through
+	Line    int
+	Element int // which <allow> of the file it is of, from 1: family spelt out makes several of one
+	From    string
+	To      string
+	Via     string // "" or the target that is the next hop
+	Proto   string
+	Ports   []PortRange // destination; none is all
+	Log     bool        // log what it lets through
 }
 
 // Traffic says in words what is allowed: "tcp 80, 8000-8080", or "all".

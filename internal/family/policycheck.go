@@ -12,28 +12,27 @@ func (r *policyReader) judge() {
 	if !r.whole {
 		return
 	}
-	whys, good, idle := map[int]string{}, map[int]bool{}, map[int]bool{}
+	whys, good := map[int]string{}, map[int]bool{} // by element: one line may hold two
 	var kept []*Allow
 	for _, a := range r.policy.Allows {
 		if why := r.noPath(a); why != "" {
-			whys[a.Line] = why
+			whys[a.Element] = why
 			continue
 		}
 		at := slices.IndexFunc(kept, func(k *Allow) bool { return k.Covers(a) })
 		if at >= 0 {
-			if _, ok := whys[a.Line]; !ok {
-				whys[a.Line] = fmt.Sprintf("is never reached: line %d allows it already", kept[at].Line)
+			if _, ok := whys[a.Element]; !ok {
+				whys[a.Element] = fmt.Sprintf("is never reached: line %d allows it already", kept[at].Line)
 			}
-			idle[a.Line] = true
 			continue
 		}
-		kept, good[a.Line] = append(kept, a), true
+		kept, good[a.Element] = append(kept, a), true
 	}
 	seen := map[int]bool{}
 	for _, a := range r.policy.Allows {
-		if why, bad := whys[a.Line]; bad && !good[a.Line] && !seen[a.Line] {
+		if why, bad := whys[a.Element]; bad && !good[a.Element] && !seen[a.Element] {
 			r.file.fault(a.Line, "allow", "%s", why)
-			seen[a.Line] = true
+			seen[a.Element] = true
 		}
 	}
 	r.policy.Allows = kept

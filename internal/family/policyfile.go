@@ -30,6 +30,7 @@ type policyReader struct {
 	loader     *loader
 	policy     *Policy
 	declared   []declaredPort
+	elements   int  // of <allow> read so far
 	whole      bool // the rest of the recipe has no faults, so that it can be judged by
 }
 
@@ -140,7 +141,8 @@ func (r *policyReader) peer() func(string) (string, error) {
 // allow reads an <allow> and spells family out.
 func (r *policyReader) allow(n *node) {
 	r.leaf(n, allowAttrs)
-	a := Allow{Line: n.line}
+	r.elements++
+	a := Allow{Line: n.line, Element: r.elements}
 	ok := need(r, n, "from", &a.From, r.peer())
 	ok = need(r, n, "to", &a.To, r.peer()) && ok
 	if _, given := n.attr("via"); given {

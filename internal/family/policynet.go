@@ -14,8 +14,11 @@ import (
 // takes more, and nft(8) has a meaning for some of it.
 var bridgeForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
 
-// routedModes are the forward modes by which the host passes traffic on.
-var routedModes = []string{"open", "route", "nat"}
+// routedMode is the one forward mode by which the policy alone says what the host
+// passes on. In the others libvirt has rules of its own (formatnetwork): nat gives the
+// host's address to what goes to lan as well, and neither nat nor route lets in all
+// that a policy may allow; bridge and the like pass by the host's filter.
+const routedMode = "open"
 
 // wire finds out which port of which target is on which bridge, with which
 // addresses. What it cannot know is a fault: it could not be enforced.
@@ -84,9 +87,9 @@ func (r *policyReader) segment(n *Network) *Segment {
 		if !given {
 			mode.value = "nat" // libvirt's default: formatnetwork
 		}
-		s.Routed = slices.Contains(routedModes, mode.value)
+		s.Routed = mode.value == routedMode
 		if !s.Routed {
-			f.fault(forward.line, "network: forward", "mode %s passes by the host's filter: a family with a policy has open, or none", show(mode.value))
+			f.fault(forward.line, "network: forward", "a family with a policy has mode open, or no <forward>, got %s: with it libvirt has rules of its own, or the host's filter is passed by", show(mode.value))
 			r.whole = false
 		}
 	}

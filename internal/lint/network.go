@@ -27,7 +27,7 @@ func (l *linter) policy() {
 	}
 	seen := map[int]bool{}
 	for _, a := range p.Allows {
-		if seen[a.Line] {
+		if seen[a.Element] {
 			continue
 		}
 		var what string
@@ -41,7 +41,7 @@ func (l *linter) policy() {
 		default:
 			continue
 		}
-		seen[a.Line] = true
+		seen[a.Element] = true
 		l.add("netfilter/policy.xml", a.Line, what, "a guest is taken to be hostile: what it may reach, it will try", `name what is needed: proto="tcp" ports="…"`)
 	}
 	if len(p.Assertions) == 0 {
