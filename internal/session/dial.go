@@ -197,8 +197,10 @@ func (d *dialer) advise(err error, first ...string) error {
 	for _, words := range first {
 		err = hint.Add(err, "%s", words)
 	}
-	err = hint.Add(err, "meros info %s shows whether it runs", d.target.FullID())
-	return hint.Add(err, "start it with meros init %s", d.target.FullID())
+	id := d.target.FullID()
+	err = hint.Add(err, "meros info %s shows whether it runs", id)
+	err = hint.Add(err, "if it does, meros console %s gets in without the network", id)
+	return hint.Add(err, "else start it with meros init %s", id)
 }
 
 func (d *dialer) loginError(ctx context.Context, link *pulse, err error) error {

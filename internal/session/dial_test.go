@@ -80,6 +80,14 @@ func TestDialChoosesChaCha(t *testing.T) {
 	want(t, "host key", conn.Algorithms().HostKey, ssh.KeyAlgoED25519)
 }
 
+// wantsConsole fails unless an error names the way in that needs no network.
+func wantsConsole(t *testing.T, err error) {
+	t.Helper()
+	if hints := strings.Join(hint.Of(err), "\n"); !strings.Contains(hints, "meros console mos_demo-box") {
+		t.Errorf("error %q has the hints %q, want the console among them", err, hints)
+	}
+}
+
 // stageOf calls Ready and returns the stage at which it stands.
 func stageOf(t *testing.T, g *guest) (Stage, error) {
 	t.Helper()
@@ -167,15 +175,18 @@ func TestReadyPortStages(t *testing.T) {
 	stub(t, g, func(net.Conn) {})
 	stage, err := stageOf(t, g)
 	want(t, "stage of a silent port", stage, StageBanner)
+	wantsConsole(t, err)
 	if !strings.Contains(err.Error(), "timed out") {
 		t.Errorf("error %q does not say timed out", err)
 	}
 	stub(t, g, func(c net.Conn) { _ = c.Close() })
-	stage, _ = stageOf(t, g)
+	stage, err = stageOf(t, g)
 	want(t, "stage of a port that hangs up", stage, StageBanner)
+	wantsConsole(t, err)
 	stub(t, g, func(c net.Conn) { fmt.Fprintf(c, "\x1b[31mHTTP 400\r\n\r\n"); _ = c.Close() })
 	stage, err = stageOf(t, g)
 	want(t, "stage of a port that babbles", stage, StageProtocol)
+	wantsConsole(t, err)
 	if strings.ContainsAny(err.Error(), "\x1b\n\r") {
 		t.Errorf("error %q is not clean", err)
 	}
@@ -187,6 +198,7 @@ func TestReadyPortStages(t *testing.T) {
 	_ = l.Close()
 	stage, err = stageOf(t, g)
 	want(t, "stage of a closed port", stage, StagePort)
+	wantsConsole(t, err)
 	if !strings.Contains(err.Error(), "connection refused") || !strings.Contains(strings.Join(hint.Of(err), " "), "meros init mos_demo-box") {
 		t.Errorf("error %q, hints %q", err, hint.Of(err))
 	}
