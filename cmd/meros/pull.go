@@ -70,6 +70,9 @@ func pull(ctx context.Context, e *env, o pullOptions) error {
 	if o.To == "-" && o.From == "" {
 		return usage(errors.New("pull: --to - needs --from with a file of the target"))
 	}
+	if o.To == "-" && (o.DryRun || o.Checksum || o.Delete || o.Executable) {
+		return usage(errors.New("pull: the file goes to the output as it comes: --dry-run, --checksum, --delete and --executable are for folders"))
+	}
 	o.MaxFiles, o.MaxSize = o.limits.files, int64(o.limits.size)
 	c, err := dial(ctx, e, o.fullID, o.noMaster)
 	if err != nil {

@@ -42,7 +42,7 @@ folders stay links. What has the same name in the guest is replaced if its size 
 time differs, folders are merged. Each file appears there when it is whole; a
 large one that broke off is gone on with by the next push of it.
 
-With - for the path, the input becomes the file that --to names. With FULLID:PATH,
+With - for the path, the input becomes the file that --to names, as it comes. With FULLID:PATH,
 files go from one target to another through the memory of this host, and what the
 first one shows is checked as for a pull.
 `,
@@ -72,6 +72,10 @@ func push(ctx context.Context, e *env, o pushOptions) error {
 	if strings.Contains(o.fullID, ":") {
 		return pushBetween(ctx, e, o)
 	}
+	stream := len(o.files) == 1 && o.files[0] == "-"
+	if stream && (o.DryRun || o.Checksum || o.Delete) {
+		return usage(errors.New("push: the input goes to the target as it comes: --dry-run, --checksum and --delete are for files"))
+	}
 	t, err := findTarget(e, o.fullID)
 	if err != nil {
 		return err
@@ -84,7 +88,7 @@ func push(ctx context.Context, e *env, o pushOptions) error {
 	o.PushOptions.Dial = func(ctx context.Context) (*session.Conn, error) { return session.Dial(ctx, e.Paths, t) }
 	var done session.Summary
 	var where string
-	if len(o.files) == 1 && o.files[0] == "-" {
+	if stream {
 		done, where, err = session.PushStream(ctx, c, e.Streams, o.To)
 	} else {
 		done, where, err = session.Push(ctx, c, e.Streams, o.files, o.PushOptions)
