@@ -100,6 +100,12 @@ func TestPushBetweenFromLiar(t *testing.T) {
 		got = append(got, filepath.Base(file)+" "+string(content))
 	}
 	want(t, "there", got, []string{"endless " + strings.Repeat("\x00", 7), "good content"})
+	within(t, 60*time.Second, "push by hash", func() {
+		_, _, err := PushBetween(t.Context(), g.dial(), two, quiet(), []string{"/tree"}, PullOptions{}, PushOptions{To: "in", Checksum: true})
+		if err == nil || !strings.Contains(err.Error(), "longer than its 7 bytes") {
+			t.Errorf("error %v, want that of a file without end", err)
+		}
+	})
 	_, _, err := PushBetween(t.Context(), g.dial(), two, quiet(), []string{"/tree"}, PullOptions{MaxSize: 10}, PushOptions{To: "more"})
 	if err == nil || !strings.Contains(err.Error(), "more than 10 B") {
 		t.Errorf("error %v, want the limit", err)

@@ -74,6 +74,15 @@ var partialForm = regexp.MustCompile(`^\.meros-[0-9A-Za-z-]{1,40}\.partial$`)
 // isPartial reports whether a name is one that a push gives to what is not whole.
 func isPartial(name string) bool { return partialForm.MatchString(name) }
 
+// inLine returns a path fit for the end of a line, as it stands or else quoted, so
+// that no other path looks the same and none is two lines.
+func inLine(rel string) string {
+	if quoted := strconv.Quote(rel); quoted != `"`+rel+`"` {
+		return quoted
+	}
+	return rel
+}
+
 // shown returns a guest's name fit for a sentence: quoted, of bounded length.
 func shown(name string) string {
 	if len(name) > maxWords {

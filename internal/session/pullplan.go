@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"meros/internal/hint"
-	"meros/internal/ui"
 )
 
 func (p *puller) takeInventory(ctx context.Context) error {
@@ -66,14 +65,14 @@ func (p *puller) tell() error {
 	}
 	for _, f := range p.files {
 		if !isSame(p.former, f) {
-			fmt.Fprintf(&b, "get %s\n", ui.Clean(f.rel))
+			fmt.Fprintf(&b, "get %s\n", inLine(f.rel))
 		}
 	}
 	for _, l := range p.links {
-		fmt.Fprintf(&b, "link %s\n", ui.Clean(l.rel))
+		fmt.Fprintf(&b, "link %s\n", inLine(l.rel))
 	}
 	for _, rel := range p.goes() {
-		fmt.Fprintf(&b, "delete %s\n", ui.Clean(rel))
+		fmt.Fprintf(&b, "delete %s\n", inLine(rel))
 	}
 	_, err := io.WriteString(p.streams.Out, b.String())
 	return local(err)

@@ -147,15 +147,15 @@ func (p *pusher) tell() error {
 	var b strings.Builder
 	for _, f := range p.folders {
 		if p.fresh[f.rel] {
-			fmt.Fprintf(&b, "make %s/\n", ui.Clean(f.rel))
+			fmt.Fprintf(&b, "make %s/\n", inLine(f.rel))
 		}
 	}
 	for _, f := range append(p.send, p.sendLinks...) {
-		fmt.Fprintf(&b, "send %s\n", ui.Clean(f.rel))
+		fmt.Fprintf(&b, "send %s\n", inLine(f.rel))
 	}
 	if p.options.Delete {
 		for _, rel := range p.gone {
-			fmt.Fprintf(&b, "delete %s\n", ui.Clean(rel))
+			fmt.Fprintf(&b, "delete %s\n", inLine(rel))
 		}
 	}
 	_, err := io.WriteString(p.streams.Out, b.String())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -25,6 +26,8 @@ type survey struct {
 	there   map[string]listed // what the guest has there
 	gone    []string          // what the guest has in folders of the parcel, and the parcel has not
 	entries int
+
+	wantGone bool // whether gone is wanted
 }
 
 // look surveys the guest.
@@ -34,7 +37,7 @@ func (p *pusher) look(ctx context.Context) error {
 		return noSFTP(err)
 	}
 	defer l.Close()
-	s := &survey{lister: l, to: p.to, ours: map[string]byte{}, there: map[string]listed{}}
+	s := &survey{lister: l, to: p.to, ours: map[string]byte{}, there: map[string]listed{}, wantGone: p.options.Delete}
 	for kind, all := range map[byte][]sent{'d': p.folders, 'f': p.files, 'l': p.links} {
 		for _, e := range all {
 			s.ours[e.rel] = kind
@@ -86,10 +89,10 @@ func (s *survey) folder(ctx context.Context, rel string) error {
 		}
 		at := path.Join(rel, e.name)
 		switch {
-		case e.name == "" || strings.ContainsAny(e.name, "/\x00"): // no name of anything
+		case e.name == "" || len(e.name) > maxName || strings.ContainsAny(e.name, "/\x00"): // no name of anything
 		case s.ours[at] != 0:
 			ours = append(ours, e)
-		default:
+		case s.wantGone:
 			s.gone = append(s.gone, at)
 		}
 		return nil
@@ -174,7 +177,11 @@ func (p *pusher) hash(f sent) (sum, error) {
 		return sum{}, err
 	}
 	defer src.Close()
-	s, err := hashOf(src, -1)
+	rest := &io.LimitedReader{R: src, N: f.size + 1} // a guest's file may have no end
+	s, err := hashOf(rest, -1)
+	if err == nil && rest.N == 0 {
+		err = fmt.Errorf("%s has become longer than its %d bytes", shown(f.rel), f.size)
+	}
 	return s, local(err)
 }
 

@@ -536,10 +536,10 @@ func TestPullOnlyWhatDiffers(t *testing.T) {
 		return done
 	}
 	pull(PullOptions{})
-	before := describe(t, dest, pulledMode)
+	before := describe(t, dest+"/tree", pulledMode)
 	done := pull(PullOptions{})
 	want(t, "files, same", []int{done.Files, done.Same}, []int{0, 70})
-	if d := cmp.Diff(before, describe(t, dest, pulledMode)); d != "" {
+	if d := cmp.Diff(before, describe(t, dest+"/tree", pulledMode)); d != "" {
 		t.Errorf("pulled again (-want +got):\n%s", d)
 	}
 	in := filepath.Join(g.home, "mos-shared", "tree")
