@@ -135,6 +135,9 @@ func (b Builder) verify(ctx context.Context, r repo, dir string) (commit, how st
 		}
 		return commit, "the pinned commit", nil
 	}
+	if err := b.tagIsNamed(ctx, r.tag, dir); err != nil {
+		return "", "", err
+	}
 	err = b.runGit(ctx, dir, nil, &status, "verify-tag", "--raw", r.tag)
 	signer := signerOf(status.String())
 	switch {
@@ -148,6 +151,23 @@ func (b Builder) verify(ctx context.Context, r repo, dir string) (commit, how st
 		err = fmt.Errorf("tag %s of %s cannot be verified: no valid signature by a known key", r.tag, r.url)
 	}
 	return "", "", hint.Add(err, "get the signer's key into your gpg keyring, or name the commit that you trust: --commit %s", commit)
+}
+
+// tagIsNamed makes sure that a signature is of the very tag: the name that a
+// server gives a tag is not signed, only the one inside of it is. Without this, a
+// mirror could pass an old tag for a new one.
+func (b Builder) tagIsNamed(ctx context.Context, tag, dir string) error {
+	var object strings.Builder
+	if b.runGit(ctx, dir, &object, nil, "cat-file", "tag", "refs/tags/"+tag) != nil {
+		return nil // no tag that could be signed, as verify-tag will say
+	}
+	head, _, _ := strings.Cut(object.String(), "\n\n")
+	for line := range strings.Lines(head) {
+		if name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "tag "); ok && name != tag {
+			return hint.Add(fmt.Errorf("tag %s is in truth the tag %s", tag, name), "the server gives out one version as another: do not build it")
+		}
+	}
+	return nil
 }
 
 // signerOf finds the primary key's fingerprint in gpg's status lines (VALIDSIG,

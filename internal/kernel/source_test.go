@@ -148,6 +148,12 @@ func TestGitSignature(t *testing.T) {
 	if r := b.mustBuild(kernel.Options{}); !strings.Contains(r.Source, "signed by "+signer) {
 		t.Errorf("origin %q does not name the signer", r.Source)
 	}
+	// An old tag, well signed, under the name of a newer one.
+	run("git", "-C", b.src, "update-ref", "refs/tags/v6.4", strings.TrimSpace(run("git", "-C", b.src, "rev-parse", "refs/tags/v6.2")))
+	_, err = b.build(t.Context(), kernel.Options{Request: kernel.Request{Source: url, Tag: "v6.4"}})
+	if err == nil || !strings.Contains(err.Error(), "tag v6.4 is in truth the tag v6.2") {
+		t.Errorf("an old tag under a new name: %v", err)
+	}
 	// A tag whose text was changed after it was signed.
 	forged := strings.ReplaceAll(run("git", "-C", b.src, "cat-file", "tag", "v6.2"), "\nsigned\n", "\nforged\n")
 	forged = strings.ReplaceAll(forged, "tag v6.2", "tag v6.3")
