@@ -268,17 +268,16 @@ const apkRepositories = "/etc/apk/repositories"
 // returns the file, as seen in the chroot, that apk is to read: one that names
 // what the build's own proxy and a folder of the host are seen as.
 func (a AlpineInstall) repositories(c *chroot) (string, error) {
-	at := filepath.Join(c.root, apkRepositories)
 	own := slices.ContainsFunc(a.ApkDirs, func(dir string) bool {
-		_, err := os.Stat(filepath.Join(dir, "repositories"))
+		_, err := os.Lstat(filepath.Join(dir, "repositories"))
 		return err == nil
 	})
-	content := []byte(strings.Join(a.Repositories, "\n") + "\n")
 	var err error
+	content := []byte(strings.Join(a.Repositories, "\n") + "\n")
 	if own {
-		content, err = os.ReadFile(at)
+		content, err = c.read(apkRepositories)
 	} else {
-		err = os.WriteFile(at, content, 0o644)
+		err = c.add(apkRepositories, string(content), 0o644, replaceAlways)
 	}
 	if err != nil {
 		return "", err
@@ -294,13 +293,13 @@ func (a AlpineInstall) repositories(c *chroot) (string, error) {
 		return apkRepositories, nil
 	}
 	const seen = "/run/meros-repositories"
-	return seen, os.WriteFile(filepath.Join(c.root, seen), []byte(seenAs), 0o644)
+	return seen, c.add(seen, seenAs, 0o644, replaceAlways)
 }
 
 // showFolder lets programs in the chroot see a mirror that is a folder of the host.
 func (c *chroot) showFolder(folder string) error {
-	at := filepath.Join(c.root, insideMirror)
-	if err := os.MkdirAll(at, 0o755); err != nil {
+	at, err := c.mkdir(insideMirror)
+	if err != nil {
 		return err
 	}
 	if err := unix.Mount(folder, at, "", unix.MS_BIND, ""); err != nil {
@@ -311,7 +310,7 @@ func (c *chroot) showFolder(folder string) error {
 
 // takeAlpineKernel moves the kernel and its initrd out of the tree.
 func (c *chroot) takeAlpineKernel(out string) error {
-	modules, err := filepath.Glob(filepath.Join(c.root, "lib/modules/*"))
+	modules, err := c.glob("lib/modules/*")
 	if err != nil {
 		return err
 	}
@@ -319,7 +318,7 @@ func (c *chroot) takeAlpineKernel(out string) error {
 		return fmt.Errorf("%s brought modules of %d kernels, want 1", alpineKernel, len(modules))
 	}
 	for from, to := range map[string]string{"vmlinuz-virt": KernelFile, "initramfs-virt": InitrdFile} {
-		if err := moveOut(filepath.Join(c.root, "boot", from), filepath.Join(out, to)); err != nil {
+		if err := c.moveOut("boot/"+from, filepath.Join(out, to)); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
-
 	"meros/internal/proc"
 	"meros/internal/sandbox"
 )
@@ -19,7 +17,7 @@ import (
 // chroot is a tree made ready for programs to run in: mounts, name servers, and
 // a policy that starts no daemon.
 type chroot struct {
-	root    string
+	tree
 	r       proc.Runner
 	unmount func() error
 	lent    []*lentFile
@@ -34,7 +32,7 @@ func enterChroot(_ context.Context, r proc.Runner, root string) (*chroot, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &chroot{root: root, r: r, unmount: unmount}
+	c := &chroot{tree: tree{root}, r: r, unmount: unmount}
 	resolv, err := os.ReadFile("/etc/resolv.conf")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, errors.Join(err, c.leave())
@@ -76,7 +74,7 @@ func (c *chroot) leave() error {
 	// The mounts first: one of a hook's may lie over what was lent.
 	errs := []error{c.unmount()}
 	for _, l := range slices.Backward(c.lent) {
-		errs = append(errs, l.takeBack())
+		errs = append(errs, c.takeBack(l))
 	}
 	return errors.Join(errs...)
 }
@@ -85,59 +83,66 @@ func (c *chroot) leave() error {
 // is set aside in memory and comes back, unless the stage itself replaced what
 // was lent: then that is what the recipe wants.
 type lentFile struct {
-	path    string
+	name    string
 	content string
 	mode    fs.FileMode
-	aside   string // the tree's own, renamed; "" if it had none
+	aside   bool // the tree has one of its own
 }
 
 func (c *chroot) lend(name string, content []byte, mode fs.FileMode) error {
-	dir, err := securejoin.SecureJoin(c.root, filepath.Dir(name))
+	if !c.has(filepath.Dir(name)) {
+		return nil // a tree without the folder has no use for the file
+	}
+	l := &lentFile{name: name, content: string(content), mode: mode}
+	at, err := c.at(name)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil // a tree without the folder has no use for the file
-	}
-	l := &lentFile{path: filepath.Join(dir, filepath.Base(name)), content: string(content), mode: mode}
-	if _, err := os.Lstat(l.path); err == nil {
-		l.aside = l.path + ".meros-aside"
-		if err := os.Rename(l.path, l.aside); err != nil {
+	if _, err := os.Lstat(at); err == nil {
+		l.aside = true
+		if err := os.Rename(at, at+asideSuffix); err != nil {
 			return fmt.Errorf("set %s aside: %w", name, err)
 		}
 	}
 	c.lent = append(c.lent, l)
-	if err := os.WriteFile(l.path, content, mode); err != nil {
+	if err := os.WriteFile(at, content, mode); err != nil {
 		return fmt.Errorf("lend %s: %w", name, err)
 	}
-	return os.Chmod(l.path, mode)
+	return os.Chmod(at, mode)
 }
 
-func (l *lentFile) takeBack() error {
-	if !l.untouched() {
-		if l.aside == "" {
-			return nil
-		}
-		return os.Remove(l.aside)
-	}
-	if err := os.Remove(l.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+const asideSuffix = ".meros-aside"
+
+// takeBack finds the file anew: a hook may have made its folder a link since.
+func (c *chroot) takeBack(l *lentFile) error {
+	at, err := c.at(l.name)
+	if err != nil {
 		return err
 	}
-	if l.aside == "" {
+	if !l.untouched(at) {
+		if !l.aside {
+			return nil
+		}
+		return os.Remove(at + asideSuffix)
+	}
+	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if !l.aside {
 		return nil
 	}
-	return os.Rename(l.aside, l.path)
+	return os.Rename(at+asideSuffix, at)
 }
 
 // untouched reports whether the lent file is as it was lent, or gone.
-func (l *lentFile) untouched() bool {
-	info, err := os.Lstat(l.path)
+func (l *lentFile) untouched(at string) bool {
+	info, err := os.Lstat(at)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
 	}
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
-	now, err := os.ReadFile(l.path)
+	now, err := os.ReadFile(at)
 	return err == nil && string(now) == l.content
 }

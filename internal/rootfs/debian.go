@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -55,10 +54,10 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 // writeSources leaves the tree with all suites, where the tool leaves only the
 // first: debootstrap does, whose own default mirror is read from what it wrote.
 func (b Bootstrap) writeSources(root string) error {
-	file := filepath.Join(root, "etc/apt/sources.list")
-	lines := b.Sources
+	const file = "etc/apt/sources.list"
+	t, lines := tree{root}, b.Sources
 	if len(lines) == 0 && b.Tool == "debootstrap" {
-		content, err := os.ReadFile(file)
+		content, err := t.read(file)
 		if err != nil {
 			return err
 		}
@@ -69,23 +68,14 @@ func (b Bootstrap) writeSources(root string) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	return os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+	return t.add(file, strings.Join(lines, "\n")+"\n", 0o644, replaceAlways)
 }
 
 // dropHosts removes what the tools leave of the host's own, and the device
 // nodes: a guest's kernel brings /dev with it (devtmpfs), and only root can make
 // them, which would make its images other than an ordinary user's.
 func dropHosts(root string) error {
-	paths, err := filepath.Glob(filepath.Join(root, "dev/*"))
-	if err != nil {
-		return err
-	}
-	for _, path := range append(paths, filepath.Join(root, "etc/resolv.conf"), filepath.Join(root, "etc/hostname")) {
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tree{root}.remove("dev/*", "etc/resolv.conf", "etc/hostname")
 }
 
 func (b Bootstrap) argv(root string) []string {
@@ -158,7 +148,7 @@ func install(ctx context.Context, r proc.Runner, root string, a Install) error {
 // by https: the build's own proxy does that, with this host's certificates.
 func (c *chroot) lendSources() error {
 	const name = "etc/apt/sources.list"
-	content, err := os.ReadFile(filepath.Join(c.root, name))
+	content, err := c.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -206,7 +196,7 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 
 // hasLists reports whether the bootstrap tool left the lists of packages.
 func (c *chroot) hasLists() bool {
-	lists, _ := filepath.Glob(filepath.Join(c.root, "var/lib/apt/lists/*Release"))
+	lists, _ := c.glob("var/lib/apt/lists/*Release")
 	return len(lists) > 0
 }
 
@@ -214,22 +204,11 @@ func (c *chroot) hasLists() bool {
 // package made, downloads, and what only tells of the making: logs, caches made
 // of times, copies of lists as they were before.
 func (c *chroot) dropSecretsAndLists() error {
-	for _, pattern := range []string{
+	return c.remove(
 		"etc/ssh/ssh_host_*", "var/lib/apt/lists/*", "var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/log/apt/*", "etc/machine-id", "var/lib/dbus/machine-id",
 		"var/log/dpkg.log", "var/log/alternatives.log", "var/log/bootstrap.log", "var/log/fontconfig.log", "var/cache/ldconfig/aux-cache",
 		"var/cache/debconf/*-old", "var/lib/dpkg/*-old", "var/lib/apt/extended_states-old",
-	} {
-		found, err := filepath.Glob(filepath.Join(c.root, pattern))
-		if err != nil {
-			return err
-		}
-		for _, path := range found {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	)
 }
 
 // toolEnv is the environment of bootstrap tools: nothing of the caller's but

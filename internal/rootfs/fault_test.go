@@ -38,7 +38,7 @@ func (l lister) Run(_ context.Context, c proc.Cmd) error {
 }
 
 func TestUnknownPackagesComeWithTheNearestNames(t *testing.T) {
-	c := &chroot{root: "/x", r: lister{"less\nlsof\nvim\nvim-tiny\nopenssh-server\n"}}
+	c := &chroot{tree: tree{"/x"}, r: lister{"less\nlsof\nvim\nvim-tiny\nopenssh-server\n"}}
 	for text, want := range map[string]string{
 		"E: Unable to locate package lesss":                              "lesss: the nearest names are less",
 		"E: Package 'openssh-servr' has no installation candidate":       "openssh-servr: the nearest names are openssh-server",

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
-
 	"meros/internal/family"
 	"meros/internal/proc"
 )
@@ -58,20 +56,7 @@ func Finish(_ context.Context, _ proc.Runner, root string, id Identity) error {
 // whose third and fifth fields they are).
 func (t tree) levelPasswordAge() error {
 	for _, name := range []string{"etc/shadow", "etc/shadow-"} {
-		file := filepath.Join(t.root, name)
-		info, err := os.Lstat(file)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-			continue
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		level := levelled(string(content))
-		if level == string(content) {
-			continue
-		}
-		if err := os.WriteFile(file, []byte(level), info.Mode().Perm()); err != nil {
+		if err := t.rewrite(name, levelled); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -129,14 +114,14 @@ MACs -umac-64*,umac-128@openssh.com,hmac-md5*,hmac-sha1*,hmac-sha2-256,hmac-sha2
 }
 
 func (t tree) addSSH(id Identity) error {
-	u, ok, err := lookupUser(t.root, id.User)
+	u, ok, err := t.lookupUser(id.User)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return fmt.Errorf("the recipe's user %s is not in the rootfs any more: does a hook remove it?", id.User)
 	}
-	if err := t.removeHostKeys(); err != nil {
+	if err := t.remove("etc/ssh/ssh_host_*"); err != nil {
 		return err
 	}
 	errs := []error{
@@ -148,19 +133,6 @@ func (t tree) addSSH(id Identity) error {
 	return errors.Join(errs...)
 }
 
-func (t tree) removeHostKeys() error {
-	keys, err := filepath.Glob(filepath.Join(t.root, "etc/ssh/ssh_host_*"))
-	if err != nil {
-		return err
-	}
-	for _, key := range keys {
-		if err := os.Remove(key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // authorize lets the client's key, and no other, log in as the user.
 func (t tree) authorize(u account, key []byte) error {
 	dir := filepath.Join(u.home, ".ssh")
@@ -169,7 +141,7 @@ func (t tree) authorize(u account, key []byte) error {
 		return err
 	}
 	for path, mode := range map[string]fs.FileMode{dir: 0o700, file: 0o600} {
-		at, err := securejoin.SecureJoin(t.root, path)
+		at, _, err := t.stat(path)
 		if err != nil {
 			return err
 		}
@@ -182,15 +154,6 @@ func (t tree) authorize(u account, key []byte) error {
 	}
 	return nil
 }
-
-// tree is a rootfs that meros itself adds files to.
-type tree struct{ root string }
-
-// replace says whether a file that the tree already has gives way.
-type replace func(old string) bool
-
-func replaceAlways(string) bool  { return true }
-func replaceMissing(string) bool { return false }
 
 // replaceNameless replaces a hosts(5) that names nobody but localhost, as netbase and
 // the minirootfs bring it: without its own name in there, a guest asks the network
@@ -214,26 +177,4 @@ func replaceNameless(old string) bool {
 // replaceUnconfigured replaces what the bootstrap tool left for somebody to fill in.
 func replaceUnconfigured(old string) bool {
 	return old == "" || old == "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n"
-}
-
-func (t tree) add(name, content string, mode fs.FileMode, r replace) error {
-	dir, err := securejoin.SecureJoin(t.root, filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	at := filepath.Join(dir, filepath.Base(name))
-	old, err := os.ReadFile(at)
-	if err == nil && !r(string(old)) {
-		return nil
-	}
-	if err := os.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.WriteFile(at, []byte(content), mode); err != nil {
-		return err
-	}
-	return os.Chmod(at, mode)
 }

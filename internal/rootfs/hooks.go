@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	securejoin "github.com/cyphar/filepath-securejoin"
-
 	"meros/internal/hint"
 	"meros/internal/proc"
 )
@@ -55,11 +53,7 @@ func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
 	}
 	name := filepath.Base(file)
 	inside := "/run/meros-hooks/" + name
-	at := filepath.Join(c.root, inside)
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(at, content, 0o755); err != nil {
+	if err := c.add(inside, string(content), 0o755, replaceAlways); err != nil {
 		return err
 	}
 	fmt.Printf("== hook %s\n", file)
@@ -72,7 +66,7 @@ func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
 
 // stillARootfs makes sure that a hook has left what all that follows needs.
 func (c *chroot) stillARootfs(hook string) error {
-	if info, err := os.Lstat(filepath.Join(c.root, "etc/passwd")); err != nil || !info.Mode().IsRegular() {
+	if _, err := c.regular("etc/passwd"); err != nil {
 		return hint.Add(fmt.Errorf("hook %s: it has removed /etc/passwd, without which there is no system", hook), "look for a path in the hook that is empty or goes up")
 	}
 	return nil
@@ -107,11 +101,7 @@ func (c *chroot) checkInterpreter(file string) error {
 	if !script || len(fields) == 0 {
 		return nil
 	}
-	at, err := securejoin.SecureJoin(c.root, fields[0])
-	if err != nil {
-		return err
-	}
-	if info, err := os.Stat(at); err != nil || info.Mode()&0o111 == 0 {
+	if _, info, err := c.stat(fields[0]); err != nil || info.Mode()&0o111 == 0 {
 		return hint.Add(fmt.Errorf("hook %s: its interpreter %s is not in the rootfs", filepath.Base(file), fields[0]),
 			"add the interpreter's package under <packages> in the build XML, or write the hook for /bin/sh")
 	}

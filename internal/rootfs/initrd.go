@@ -18,23 +18,26 @@ func (c *chroot) holdInitrd(ctx context.Context) error {
 	if err := c.run(ctx, nil, "dpkg-divert", "--quiet", "--local", "--rename", "--divert", "/usr/sbin/update-initramfs.held", "--add", "/usr/sbin/update-initramfs"); err != nil {
 		return fmt.Errorf("hold update-initramfs: %w", err)
 	}
-	return os.Symlink("/bin/true", filepath.Join(c.root, "usr/sbin/update-initramfs"))
+	at, err := c.at("usr/sbin/update-initramfs")
+	if err != nil {
+		return err
+	}
+	return os.Symlink("/bin/true", at)
 }
 
 // makeInitrd gives update-initramfs back, makes one small initrd, and moves it
 // and the kernel to out as initrd and vmlinuz.
 func (c *chroot) makeInitrd(ctx context.Context, out string) error {
-	if err := os.Remove(filepath.Join(c.root, "usr/sbin/update-initramfs")); err != nil {
+	if err := c.remove("usr/sbin/update-initramfs"); err != nil {
 		return err
 	}
 	if err := c.run(ctx, nil, "dpkg-divert", "--quiet", "--local", "--rename", "--remove", "/usr/sbin/update-initramfs"); err != nil {
 		return fmt.Errorf("give update-initramfs back: %w", err)
 	}
-	conf := filepath.Join(c.root, "etc/initramfs-tools")
-	if err := os.WriteFile(filepath.Join(conf, "conf.d/meros"), []byte("# Only what a virtual machine's disk needs: see modules.\nMODULES=list\n"), 0o644); err != nil {
+	if err := c.add("etc/initramfs-tools/conf.d/meros", "# Only what a virtual machine's disk needs: see modules.\nMODULES=list\n", 0o644, replaceAlways); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(conf, "modules"), []byte(strings.Join(initrdModules, "\n")+"\n"), 0o644); err != nil {
+	if err := c.add("etc/initramfs-tools/modules", strings.Join(initrdModules, "\n")+"\n", 0o644, replaceAlways); err != nil {
 		return err
 	}
 	version, err := c.kernelVersion()
@@ -45,7 +48,7 @@ func (c *chroot) makeInitrd(ctx context.Context, out string) error {
 		return fmt.Errorf("make the initrd of %s: %w", version, err)
 	}
 	for from, to := range map[string]string{"vmlinuz-": "vmlinuz", "initrd.img-": "initrd"} {
-		if err := moveOut(filepath.Join(c.root, "boot", from+version), filepath.Join(out, to)); err != nil {
+		if err := c.moveOut("boot/"+from+version, filepath.Join(out, to)); err != nil {
 			return err
 		}
 	}
@@ -53,7 +56,7 @@ func (c *chroot) makeInitrd(ctx context.Context, out string) error {
 }
 
 func (c *chroot) kernelVersion() (string, error) {
-	found, err := filepath.Glob(filepath.Join(c.root, "boot/vmlinuz-*"))
+	found, err := c.glob("boot/vmlinuz-*")
 	if err != nil {
 		return "", err
 	}
@@ -61,15 +64,4 @@ func (c *chroot) kernelVersion() (string, error) {
 		return "", fmt.Errorf("the kernel's package brought %d kernels, want 1", len(found))
 	}
 	return strings.TrimPrefix(filepath.Base(found[0]), "vmlinuz-"), nil
-}
-
-func moveOut(from, to string) error {
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(to, content, 0o644); err != nil {
-		return err
-	}
-	return os.Remove(from)
 }

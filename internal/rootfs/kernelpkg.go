@@ -18,7 +18,11 @@ import (
 // sum, where it is given, is the sha256 that the .deb has to have.
 func (c *chroot) unpackKernel(ctx context.Context, name, sum string) error {
 	// Not /tmp: that is no part of the tree, and nothing can be renamed out of it.
-	dir, err := os.MkdirTemp(filepath.Join(c.root, "var/cache"), "kernel-")
+	cache, err := c.mkdir("var/cache")
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(cache, "kernel-")
 	if err != nil {
 		return err
 	}
@@ -39,7 +43,7 @@ func (c *chroot) unpackKernel(ctx context.Context, name, sum string) error {
 	if err := c.run(ctx, nil, "dpkg-deb", "--extract", inside+"/"+filepath.Base(found[0]), inside+"/tree"); err != nil {
 		return fmt.Errorf("unpack: %w", err)
 	}
-	version, err := c.takeKernelTree(filepath.Join(dir, "tree"))
+	version, err := c.takeKernelTree(tree{filepath.Join(dir, "tree")})
 	if err != nil {
 		return err
 	}
@@ -65,8 +69,8 @@ func checkSum(file, want string) error {
 // takeKernelTree moves the one kernel of an unpacked package, what is known of its
 // configuration, and its modules to where the chroot has them. It returns the
 // kernel's version.
-func (c *chroot) takeKernelTree(tree string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(tree, "boot/vmlinuz-*"))
+func (c *chroot) takeKernelTree(unpacked tree) (string, error) {
+	found, err := unpacked.glob("boot/vmlinuz-*")
 	if err != nil {
 		return "", err
 	}
@@ -75,30 +79,33 @@ func (c *chroot) takeKernelTree(tree string) (string, error) {
 			"a package such as linux-image-amd64 only names the one that holds it: `apt-cache depends` shows which")
 	}
 	version := strings.TrimPrefix(filepath.Base(found[0]), "vmlinuz-")
-	modules, err := c.modulesDir()
-	if err != nil {
-		return "", err
+	for _, dir := range []string{"boot", "lib/modules"} {
+		if _, err := c.mkdir(dir); err != nil {
+			return "", err
+		}
 	}
 	for from, to := range map[string]string{
-		"boot/vmlinuz-" + version:    filepath.Join(c.root, "boot/vmlinuz-"+version),
-		"boot/config-" + version:     filepath.Join(c.root, "boot/config-"+version),
-		"lib/modules/" + version:     filepath.Join(modules, version),
-		"usr/lib/modules/" + version: filepath.Join(modules, version),
+		"boot/vmlinuz-" + version:    "boot/vmlinuz-" + version,
+		"boot/config-" + version:     "boot/config-" + version,
+		"lib/modules/" + version:     "lib/modules/" + version,
+		"usr/lib/modules/" + version: "lib/modules/" + version,
 	} {
-		if err := os.Rename(filepath.Join(tree, from), to); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := move(unpacked, from, c.tree, to); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
 	}
 	return version, nil
 }
 
-// modulesDir is where the chroot's modules are, made if need be: below usr where lib
-// is a link to usr/lib.
-func (c *chroot) modulesDir() (string, error) {
-	lib := filepath.Join(c.root, "lib")
-	if info, err := os.Lstat(lib); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		lib = filepath.Join(c.root, "usr/lib")
+// move renames what one tree has to a name in another.
+func move(from tree, name string, to tree, newName string) error {
+	old, err := from.at(name)
+	if err != nil {
+		return err
 	}
-	dir := filepath.Join(lib, "modules")
-	return dir, os.MkdirAll(dir, 0o755)
+	now, err := to.at(newName)
+	if err != nil {
+		return err
+	}
+	return os.Rename(old, now)
 }

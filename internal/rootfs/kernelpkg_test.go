@@ -11,8 +11,8 @@ import (
 
 func TestKernelOfAnUnpackedPackage(t *testing.T) {
 	for _, merged := range []bool{true, false} {
-		c := &chroot{root: t.TempDir()}
-		tree := filepath.Join(c.root, "var/cache/kernel-1/tree")
+		c := &chroot{tree: tree{t.TempDir()}}
+		unpacked := tree{filepath.Join(c.root, "var/cache/kernel-1/tree")}
 		for _, dir := range []string{"boot", "usr/lib"} {
 			mkdir(t, filepath.Join(c.root, dir))
 		}
@@ -24,12 +24,12 @@ func TestKernelOfAnUnpackedPackage(t *testing.T) {
 			}
 		}
 		for _, name := range []string{"boot/vmlinuz-6.1.0-9-x", "boot/System.map-6.1.0-9-x", "lib/modules/6.1.0-9-x/a.ko"} {
-			mkdir(t, filepath.Dir(filepath.Join(tree, name)))
-			if err := os.WriteFile(filepath.Join(tree, name), nil, 0o644); err != nil {
+			mkdir(t, filepath.Dir(filepath.Join(unpacked.root, name)))
+			if err := os.WriteFile(filepath.Join(unpacked.root, name), nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		version, err := c.takeKernelTree(tree)
+		version, err := c.takeKernelTree(unpacked)
 		if err != nil || version != "6.1.0-9-x" {
 			t.Fatalf("takeKernelTree = %q, %v", version, err)
 		}
@@ -39,7 +39,7 @@ func TestKernelOfAnUnpackedPackage(t *testing.T) {
 			}
 		}
 		// A metapackage: there is no kernel left.
-		if _, err := c.takeKernelTree(tree); err == nil || !strings.Contains(err.Error(), "it holds 0 kernels, want 1") || len(hint.Of(err)) == 0 {
+		if _, err := c.takeKernelTree(unpacked); err == nil || !strings.Contains(err.Error(), "it holds 0 kernels, want 1") || len(hint.Of(err)) == 0 {
 			t.Errorf("takeKernelTree of a package without a kernel = %v, %q", err, hint.Of(err))
 		}
 	}

@@ -181,7 +181,7 @@ func TestLentFileComesBackUnlessReplaced(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c := &chroot{root: root, unmount: func() error { return nil }}
+			c := &chroot{tree: tree{root}, unmount: func() error { return nil }}
 			if err := c.lend("etc/resolv.conf", []byte("host's"), 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -52,21 +51,22 @@ func addUser(ctx context.Context, r proc.Runner, root, name string) (account, er
 	if name == "" {
 		return account{}, nil
 	}
-	if u, ok, err := lookupUser(root, name); ok || err != nil {
+	t := tree{root}
+	if u, ok, err := t.lookupUser(name); ok || err != nil {
 		return u, err
 	}
-	c := &chroot{root: root, r: r}
-	argv := []string{"useradd", "--create-home", "--shell", loginShell(root), "--password", "*", "--", name}
-	if _, err := os.Stat(filepath.Join(root, "usr/sbin/useradd")); err != nil {
-		argv = []string{"adduser", "-D", "-s", loginShell(root), name} // busybox's
+	c := &chroot{tree: t, r: r}
+	argv := []string{"useradd", "--create-home", "--shell", t.loginShell(), "--password", "*", "--", name}
+	if !t.has("usr/sbin/useradd") {
+		argv = []string{"adduser", "-D", "-s", t.loginShell(), name} // busybox's
 	}
 	if err := c.run(ctx, nil, argv...); err != nil {
 		return account{}, fmt.Errorf("add the user %s: %w", name, err)
 	}
-	if err := unlock(root, name); err != nil {
+	if err := t.unlock(name); err != nil {
 		return account{}, err
 	}
-	u, ok, err := lookupUser(root, name)
+	u, ok, err := t.lookupUser(name)
 	if err == nil && !ok {
 		err = fmt.Errorf("add the user %s: not in /etc/passwd afterwards", name)
 	}
@@ -74,31 +74,28 @@ func addUser(ctx context.Context, r proc.Runner, root, name string) (account, er
 }
 
 // unlock replaces the "!" that adduser leaves as password by "*".
-func unlock(root, name string) error {
-	file := filepath.Join(root, "etc/shadow")
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	lines := strings.SplitAfter(string(content), "\n")
-	for i, line := range lines {
-		if rest, ok := strings.CutPrefix(line, name+":!:"); ok {
-			lines[i] = name + ":*:" + rest
+func (t tree) unlock(name string) error {
+	return t.rewrite("etc/shadow", func(old string) string {
+		lines := strings.SplitAfter(old, "\n")
+		for i, line := range lines {
+			if rest, ok := strings.CutPrefix(line, name+":!:"); ok {
+				lines[i] = name + ":*:" + rest
+			}
 		}
-	}
-	return os.WriteFile(file, []byte(strings.Join(lines, "")), 0o640) // it exists: its own mode stays
+		return strings.Join(lines, "")
+	})
 }
 
-func loginShell(root string) string {
-	if _, err := os.Stat(filepath.Join(root, "bin/bash")); err == nil {
+func (t tree) loginShell() string {
+	if t.has("bin/bash") {
 		return "/bin/bash"
 	}
 	return "/bin/sh"
 }
 
 // lookupUser reads the tree's own /etc/passwd (passwd(5)), never the host's.
-func lookupUser(root, name string) (account, bool, error) {
-	content, err := os.ReadFile(filepath.Join(root, "etc/passwd"))
+func (t tree) lookupUser(name string) (account, bool, error) {
+	content, err := t.read("etc/passwd")
 	if err != nil {
 		return account{}, false, err
 	}

@@ -20,12 +20,12 @@ var runlevels = map[string][]string{
 
 func (t tree) enableServices() error {
 	for level, services := range runlevels {
-		dir := filepath.Join(t.root, "etc/runlevels", level)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		dir, err := t.mkdir("etc/runlevels/" + level)
+		if err != nil {
 			return err
 		}
 		for _, service := range services {
-			if _, err := os.Stat(filepath.Join(t.root, "etc/init.d", service)); err != nil {
+			if !t.has("etc/init.d/" + service) {
 				continue
 			}
 			err := os.Symlink("/etc/init.d/"+service, filepath.Join(dir, service))
@@ -41,12 +41,12 @@ func (t tree) enableServices() error {
 const serialGetty = "ttyS0::respawn:/sbin/getty -L 115200 ttyS0 vt100\n"
 
 func (t tree) addConsole() error {
-	at := filepath.Join(t.root, "etc/inittab")
-	content, err := os.ReadFile(at)
-	if err != nil || strings.Contains(string(content), "\nttyS0:") {
-		return err
-	}
-	return os.WriteFile(at, append(content, []byte(serialGetty)...), 0o644)
+	return t.rewrite("etc/inittab", func(old string) string {
+		if strings.Contains(old, "\nttyS0:") {
+			return old
+		}
+		return old + serialGetty
+	})
 }
 
 // busyboxInittab starts a guest with busybox's init alone: mounts and network by
