@@ -204,6 +204,20 @@ func aheadLine(r *ssh.Request) (line string, ok bool) {
 	return line, line != "" && len(line) <= maxAhead && !strings.ContainsAny(line, "\n\x00")
 }
 
+// refuse ends a session with a no to what is asked for first. One that only breaks off
+// would not tell whether it was done.
+func refuse(near ssh.Channel, requests <-chan *ssh.Request, r *ssh.Request) {
+	for !r.WantReply {
+		next, ok := <-requests
+		if !ok {
+			break
+		}
+		r = next
+	}
+	_ = r.Reply(false, nil) // none, if none is wanted
+	_ = near.Close()
+}
+
 // session serves a session by the process that waits, where it is for a command that
 // this can take, else by a channel of its own.
 func (m *master) session(n ssh.NewChannel) {
@@ -229,7 +243,7 @@ func (m *master) session(n ssh.NewChannel) {
 	}
 	far, err := m.open(n.ChannelType(), n.ExtraData())
 	if err != nil {
-		_ = near.Close()
+		refuse(near, requests, first)
 		return
 	}
 	passRequest(far, first)

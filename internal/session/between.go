@@ -35,9 +35,9 @@ func PushBetween(ctx context.Context, from, to *Conn, s *ui.Streams, named []str
 
 // packGuest takes stock of files and folders of a guest.
 func packGuest(ctx context.Context, c *Conn, client *sftp.Client, named []string, limits PullOptions) (*parcel, *refusals, error) {
-	l, err := newLister(c.client)
+	l, err := newLister(ctx, c, 0)
 	if err != nil {
-		return nil, nil, noSFTP(err)
+		return nil, nil, err
 	}
 	defer l.Close()
 	p, taken := &parcel{open: func(file string) (source, error) {

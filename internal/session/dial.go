@@ -42,6 +42,9 @@ type Conn struct {
 	shared string // the shared folder in the guest, from the user's home
 	client *ssh.Client
 	pulse  *pulse
+
+	// alone opens a connection that is nobody else's; nil where this one is.
+	alone func(ctx context.Context) (*Conn, error)
 }
 
 // Dial logs in to a target as the recipe's user. Only the host key that was

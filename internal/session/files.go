@@ -3,11 +3,13 @@ package session
 import (
 	"context"
 	"fmt"
+	"io"
 	"path"
 	"strings"
 	"time"
 
 	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
 
 	"meros/internal/hint"
 )
@@ -21,17 +23,47 @@ const (
 // files opens the guest's SFTP server. When ctx ends, the connection is closed
 // after grace, which ends what is under way. Call stop.
 func (c *Conn) files(ctx context.Context, grace time.Duration) (client *sftp.Client, stop func(), err error) {
-	unwatch := context.AfterFunc(ctx, func() {
-		time.AfterFunc(grace, func() { _ = c.pulse.Conn.Close() })
-	})
-	client, err = sftp.NewClient(c.client,
+	on, w, r, end, err := c.startSFTP(ctx, grace)
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err = sftp.NewClientPipe(r, w,
 		sftp.UseConcurrentWrites(true), sftp.UseFstat(true),
 		sftp.MaxPacketChecked(packetSize), sftp.MaxConcurrentRequestsPerFile(requestsPerFile))
 	if err != nil {
-		unwatch()
-		return nil, nil, noSFTP(c.fault(err))
+		end()
+		return nil, nil, noSFTP(on.fault(err))
 	}
-	return client, func() { unwatch(); _ = client.Close() }, nil
+	return client, func() { _ = client.Close(); end() }, nil
+}
+
+// startSFTP starts an SFTP server in the guest. When ctx ends, the connection is
+// closed after grace. Call end.
+func (c *Conn) startSFTP(ctx context.Context, grace time.Duration) (on *Conn, w io.WriteCloser, r io.Reader, end func(), err error) {
+	closeWith := func(c *Conn) (stop func() bool) {
+		return context.AfterFunc(ctx, func() {
+			time.AfterFunc(grace, func() { _ = c.pulse.Conn.Close() })
+		})
+	}
+	unwatch := closeWith(c)
+	on, _, endSession, err := c.begin(ctx, func(sess *ssh.Session) (err error) {
+		if w, err = sess.StdinPipe(); err != nil {
+			return err
+		}
+		if r, err = sess.StdoutPipe(); err != nil {
+			return err
+		}
+		return sess.RequestSubsystem("sftp")
+	})
+	if err != nil {
+		unwatch()
+		return c, nil, nil, nil, noSFTP(err)
+	}
+	if on != c {
+		unwatch()
+		unwatch = closeWith(on)
+	}
+	return on, w, r, func() { unwatch(); endSession() }, nil
 }
 
 // homeDir returns a folder of the guest that a person names as a path from the

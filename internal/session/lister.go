@@ -2,6 +2,7 @@ package session
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,8 +10,6 @@ import (
 	"io/fs"
 	"path"
 	"time"
-
-	"golang.org/x/crypto/ssh"
 )
 
 // The packets of SFTP that a lister speaks: draft-ietf-secsh-filexfer-02, 3.
@@ -40,10 +39,10 @@ var errEndless = errors.New("the guest's list has no end")
 // client that copies files, it hides no odd name, and it hands out each list as
 // it comes, so that an endless one can be left. It is for one goroutine.
 type lister struct {
-	sess *ssh.Session
-	w    io.Writer
-	r    *bufio.Reader
-	id   uint32
+	end func()
+	w   io.Writer
+	r   *bufio.Reader
+	id  uint32
 }
 
 // listed is an entry of a folder as the guest tells it.
@@ -54,31 +53,23 @@ type listed struct {
 	mtime time.Time
 }
 
-// newLister starts an SFTP server in the guest.
-func newLister(c *ssh.Client) (*lister, error) {
-	sess, err := c.NewSession()
+// newLister starts an SFTP server in the guest. When ctx ends, what is under way does
+// after grace.
+func newLister(ctx context.Context, c *Conn, grace time.Duration) (*lister, error) {
+	_, w, r, end, err := c.startSFTP(ctx, grace)
 	if err != nil {
 		return nil, err
 	}
-	w, errW := sess.StdinPipe()
-	r, errR := sess.StdoutPipe()
-	if err := errors.Join(errW, errR, sess.RequestSubsystem("sftp")); err != nil {
-		return nil, errors.Join(err, sess.Close())
-	}
-	l := &lister{sess: sess, w: w, r: bufio.NewReader(r)}
+	l := &lister{end: end, w: w, r: bufio.NewReader(r)}
 	if err := l.hello(); err != nil {
-		return nil, errors.Join(err, sess.Close())
+		end()
+		return nil, noSFTP(c.fault(err))
 	}
 	return l, nil
 }
 
 // Close ends the lister's SFTP server.
-func (l *lister) Close() error {
-	if err := l.sess.Close(); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	return nil
-}
+func (l *lister) Close() { l.end() }
 
 func (l *lister) hello() error {
 	if err := l.send(fxpInit, binary.BigEndian.AppendUint32(nil, sftpVersion)); err != nil {

@@ -179,8 +179,13 @@ func (m *master) channel(n ssh.NewChannel) {
 
 // joinChannels passes on all that comes on either channel, until the target's is closed.
 func joinChannels(near ssh.Channel, nearRequests <-chan *ssh.Request, far opened) {
-	go func() { // the user's requests, until the user closes
-		passRequests(far, nearRequests)
+	var asking sync.Mutex // held while the target is asked: its end does not overtake its answer
+	go func() {           // the user's requests, until the user closes
+		for r := range nearRequests {
+			asking.Lock()
+			passRequest(far, r)
+			asking.Unlock()
+		}
 		_ = far.Close()
 	}()
 	go func() {
@@ -192,15 +197,13 @@ func joinChannels(near ssh.Channel, nearRequests <-chan *ssh.Request, far opened
 	output.Go(func() { _, _ = io.Copy(near, far) })
 	output.Go(func() { _, _ = io.Copy(near.Stderr(), far.Stderr()) })
 	go func() { output.Wait(); _ = near.CloseWrite() }()
-	passRequests(near, far.requests) // the target's, such as a status, until it closes
-	output.Wait()
-	_ = near.Close()
-}
-
-func passRequests(to ssh.Channel, requests <-chan *ssh.Request) {
-	for r := range requests {
-		passRequest(to, r)
+	for r := range far.requests { // the target's, such as a status, until it closes
+		passRequest(near, r)
 	}
+	output.Wait()
+	asking.Lock()
+	defer asking.Unlock()
+	_ = near.Close()
 }
 
 func passRequest(to ssh.Channel, r *ssh.Request) {

@@ -20,9 +20,9 @@ func (p *puller) takeInventory(ctx context.Context) error {
 		return err
 	}
 	p.from = named
-	l, err := newLister(p.conn.client)
+	l, err := newLister(ctx, p.conn, 0)
 	if err != nil {
-		return noSFTP(err)
+		return err
 	}
 	defer l.Close()
 	w := walker{lister: l, base: p.from, limits: p.options}

@@ -145,7 +145,7 @@ func (d *dialer) viaMaster(ctx context.Context, dir *runDir) (*Conn, error) {
 		_ = conn.Close()
 		return nil, err
 	}
-	c := &Conn{fullID: d.target.FullID(), shared: d.target.SharedDir, client: client, pulse: link}
+	c := &Conn{fullID: d.target.FullID(), shared: d.target.SharedDir, client: client, pulse: link, alone: d.dial}
 	go link.watch(c.client)
 	return c, nil
 }
@@ -213,17 +213,18 @@ func EndMasters(ctx context.Context, paths layout.Paths, getenv func(string) str
 		return err
 	}
 	defer dir.tidy()
-	files, err := filepath.Glob(filepath.Join(dir.dir, "*.m????????"))
-	if err != nil {
-		return err
-	}
 	var faults []error
-	for _, file := range files {
-		fullID, _, _ := strings.Cut(filepath.Base(file), ".")
-		if !which(fullID) {
-			continue
+	for _, kind := range []string{"m", "l"} { // a lock alone is of one that was killed before it listened
+		files, err := filepath.Glob(filepath.Join(globQuote(dir.dir), "*."+kind+"????????"))
+		if err != nil {
+			return err
 		}
-		faults = append(faults, endMaster(ctx, &runDir{paths, dir.dir, fullID}, file))
+		for _, file := range files {
+			fullID, hash, _ := strings.Cut(filepath.Base(file), "."+kind)
+			if which(fullID) {
+				faults = append(faults, endMaster(ctx, &runDir{paths, dir.dir, fullID}, filepath.Join(dir.dir, fullID+".m"+hash)))
+			}
+		}
 	}
 	return errors.Join(faults...)
 }
@@ -231,7 +232,13 @@ func EndMasters(ctx context.Context, paths layout.Paths, getenv func(string) str
 func endMaster(ctx context.Context, dir *runDir, socket string) error {
 	conn, err := (&net.Dialer{Timeout: masterLimit}).DialContext(ctx, "unix", socket)
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
-		_ = os.Remove(socket) // of one that was killed
+		hash := strings.TrimPrefix(filepath.Ext(socket), ".m") // of one that was killed
+		lock, err := dir.tryLock("l"+hash, unix.LOCK_EX)
+		if lock == nil {
+			return err // nil: another begins
+		}
+		defer lock.release()
+		dir.tidy("l"+hash, "m"+hash)
 		return nil
 	}
 	if err != nil {

@@ -32,9 +32,9 @@ type survey struct {
 
 // look surveys the guest.
 func (p *pusher) look(ctx context.Context) error {
-	l, err := newLister(p.conn.client)
+	l, err := newLister(ctx, p.conn, cleanupGrace)
 	if err != nil {
-		return noSFTP(err)
+		return err
 	}
 	defer l.Close()
 	s := &survey{lister: l, to: p.to, ours: map[string]byte{}, there: map[string]listed{}, wantGone: p.options.Delete}
