@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -50,7 +49,7 @@ func console(ctx context.Context, e *env, o consoleOptions) error {
 	if err := e.resolve(); err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGQUIT)
+	ctx, stop := signal.NotifyContext(ctx, ui.Endings...)
 	defer stop()
 	d, dom, err := guests(e).Running(ctx, o.fullID)
 	if err != nil {
@@ -63,7 +62,7 @@ func console(ctx context.Context, e *env, o consoleOptions) error {
 		err = open(e.In)
 	} else {
 		e.Step("console of %s: Ctrl-] leaves; Enter if nothing shows%s", o.fullID, sizeAdvice(int(tty.Fd())))
-		err = ui.Raw(tty, func(guard func()) error { return open(guarded{e.In, guard}) })
+		err = ui.Raw(tty, func() error { return open(guarded{e.In}) })
 		fmt.Fprintln(e.Err) // the guest left the cursor anywhere
 		if err == nil {
 			e.Step("left the console of %s", o.fullID)
@@ -86,13 +85,10 @@ func sizeAdvice(fd int) string {
 }
 
 // guarded is read in a goroutine of the console's.
-type guarded struct {
-	io.Reader
-	guard func()
-}
+type guarded struct{ io.Reader }
 
 // Read implements io.Reader.
 func (g guarded) Read(p []byte) (int, error) {
-	defer g.guard()
+	defer ui.Guard()
 	return g.Reader.Read(p)
 }

@@ -29,7 +29,7 @@ const signalGrace = 2 * time.Second
 // Exec runs a command of the guest with exactly these arguments, with the
 // streams for its own, raw. It returns nil on status 0, an *ExitError on another
 // one, and an error wrapping ErrLost when the connection ended first. When ctx
-// ends, the command is sent SIGINT, then SIGTERM, and is left, with a terminal it
+// ends, the command is sent SIGINT, SIGTERM and SIGKILL in turn, with a terminal it
 // is left at once, which hangs it up; the error is the cause of ctx's end. Input
 // that is left unread stays unread.
 func Exec(ctx context.Context, c *Conn, s *ui.Streams, argv []string, o ExecOptions) error {
@@ -61,31 +61,41 @@ func Shell(ctx context.Context, c *Conn, s *ui.Streams, getenv func(string) stri
 
 // runPipes runs what start starts with three separate streams.
 func runPipes(ctx context.Context, c *Conn, s *ui.Streams, start func(*ssh.Session) error) error {
-	sess, err := c.client.NewSession()
-	if err != nil {
-		return c.fault(err)
-	}
-	defer sess.Close()
-	stdin, err := sess.StdinPipe()
+	var stdin io.WriteCloser
+	out, errs := &output{w: s.Out}, &output{w: s.Err}
+	c, sess, end, err := c.begin(ctx, func(sess *ssh.Session) (err error) {
+		out.failed = func() { _ = sess.Close() }
+		errs.failed = out.failed
+		sess.Stdout, sess.Stderr = out, errs
+		if stdin, err = sess.StdinPipe(); err != nil {
+			return err
+		}
+		return start(sess)
+	})
 	if err != nil {
 		return err
 	}
-	out := &output{w: s.Out, failed: func() { _ = sess.Close() }}
-	errs := &output{w: s.Err, failed: out.failed}
-	sess.Stdout, sess.Stderr = out, errs
-	if err := start(sess); err != nil {
-		return c.fault(err)
-	}
+	defer end()
 	go feed(stdin, s.In)
-	err = c.wait(ctx, sess, ssh.SIGINT, ssh.SIGTERM)
-	if _, ok := errors.AsType[*ExitError](err); err == nil || !ok {
-		err = errors.Join(out.fault(), errs.fault(), err)
+	return outputFirst(c.wait(ctx, sess, ssh.SIGINT, ssh.SIGTERM, ssh.SIGKILL), out, errs)
+}
+
+// outputFirst returns how a command ended, or that its output could not be written,
+// which ended it.
+func outputFirst(err error, outputs ...*output) error {
+	if _, ok := errors.AsType[*ExitError](err); ok {
+		return err
 	}
-	return err
+	var faults []error
+	for _, o := range outputs {
+		faults = append(faults, o.fault())
+	}
+	return errors.Join(append(faults, err)...)
 }
 
 // feed copies in to a command and closes the command's input after it.
 func feed(stdin io.WriteCloser, in io.Reader) {
+	defer ui.Guard()
 	defer stdin.Close()
 	if in != nil {
 		_, _ = io.Copy(stdin, in)
@@ -102,6 +112,7 @@ type output struct {
 }
 
 func (o *output) Write(p []byte) (int, error) {
+	defer ui.Guard() // the SSH library calls it
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n, err := o.w.Write(p)
@@ -123,14 +134,20 @@ func (o *output) fault() error {
 // the command is sent the signals in turn, as long as it goes on.
 func (c *Conn) wait(ctx context.Context, sess *ssh.Session, signals ...ssh.Signal) error {
 	done := make(chan error, 1)
-	go func() { done <- sess.Wait() }()
+	go func() {
+		defer ui.Guard()
+		done <- sess.Wait()
+	}()
 	select {
 	case err := <-done:
 		return c.ended(err)
 	case <-ctx.Done():
 	}
 	for _, signal := range signals {
-		go func() { _ = sess.Signal(signal) }() // may block on a dead link
+		go func() { // may block on a dead link
+			defer ui.Guard()
+			_ = sess.Signal(signal)
+		}()
 		select {
 		case <-done:
 			return context.Cause(ctx)

@@ -83,6 +83,30 @@ func TestExecCancelled(t *testing.T) {
 	eventually(t, "the signal in the guest", func() bool { _, err := os.Stat(mark); return err == nil })
 }
 
+// What heeds neither SIGINT nor SIGTERM is ended as well.
+func TestExecCancelledUnheeded(t *testing.T) {
+	g := newGuest(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	pid := g.home + "/pid"
+	go func() {
+		for _, err := os.Stat(pid); err != nil; _, err = os.Stat(pid) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		cancel()
+	}()
+	script := `trap "" INT TERM; echo $$ >pid.new; mv pid.new pid; while :; do sleep 0.05; done`
+	within(t, 8*time.Second, "exec", func() {
+		if err := Exec(ctx, g.dial(), quiet(), []string{"sh", "-c", script}, ExecOptions{}); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want the context's", err)
+		}
+	})
+	number, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its end", func() bool { _, err := os.Stat("/proc/" + strings.TrimSpace(string(number))); return err != nil })
+}
+
 type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("disk full") }

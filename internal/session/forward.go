@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"meros/internal/ui"
 )
 
 // dialGuest connects to a stream socket in the guest: network is unix or tcp.
@@ -42,6 +44,7 @@ func relay(ctx context.Context, l net.Listener, check func(net.Conn) error, dial
 			continue
 		}
 		joined.Go(func() {
+			defer ui.Guard()
 			far, err := dial()
 			if err != nil {
 				fault(err)
@@ -60,6 +63,7 @@ func join(ctx context.Context, a, b net.Conn) {
 	var ways sync.WaitGroup
 	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
 		ways.Go(func() {
+			defer ui.Guard()
 			_, err := io.Copy(way[1], way[0])
 			half, ok := way[1].(interface{ CloseWrite() error })
 			if err != nil || !ok || half.CloseWrite() != nil {

@@ -26,14 +26,15 @@ import (
 
 // guest is an SSH server in this process that stands for a target.
 type guest struct {
-	t      *testing.T
-	paths  layout.Paths
-	target *family.Target
-	home   string
-	config *ssh.ServerConfig
-	sftp   func(ssh.Channel)                     // nil: a true SFTP server in home
-	shell  func(ch ssh.Channel, reqs chan event) // nil: /bin/sh runs the command
-	early  func(ch ssh.Channel, line string)     // what a process that is to wait does; nil: as a command
+	t        *testing.T
+	paths    layout.Paths
+	target   *family.Target
+	home     string
+	config   *ssh.ServerConfig
+	sftp     func(ssh.Channel)                     // nil: a true SFTP server in home
+	shell    func(ch ssh.Channel, reqs chan event) // nil: /bin/sh runs the command
+	starting func()                                // called before a command or shell is started; may be nil
+	early    func(ch ssh.Channel, line string)     // what a process that is to wait does; nil: as a command
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -165,6 +166,9 @@ func (g *guest) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 	events := make(chan event, 100)
 	defer close(events)
 	for r := range reqs {
+		if g.starting != nil && (r.Type == "exec" || r.Type == "shell") {
+			g.starting()
+		}
 		if r.WantReply {
 			_ = r.Reply(r.Type != "env", nil)
 		}
@@ -220,7 +224,7 @@ func (g *guest) run(ch ssh.Channel, line string, events <-chan event) {
 	case err == nil:
 		sendStatus(ch, 0)
 	case ok && exit.Signal != 0:
-		sendSignal(ch, map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM"}[exit.Signal])
+		sendSignal(ch, map[syscall.Signal]string{syscall.SIGINT: "INT", syscall.SIGTERM: "TERM", syscall.SIGKILL: "KILL"}[exit.Signal])
 	case ok:
 		sendStatus(ch, uint32(exit.Code))
 	}
@@ -245,7 +249,7 @@ func pass(pid int, events <-chan event) {
 	for e := range events {
 		var s struct{ Name string }
 		if e.kind == "signal" && ssh.Unmarshal(e.payload, &s) == nil {
-			sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM}[s.Name]
+			sig := map[string]syscall.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}[s.Name]
 			_ = syscall.Kill(-pid, sig)
 		}
 	}

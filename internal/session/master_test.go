@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -166,6 +169,53 @@ func TestMasterIsNotUsedAfterAChangeOfKeys(t *testing.T) {
 	}
 }
 
+// sshd takes ten sessions on a connection, unless told otherwise: those beyond have
+// one of their own.
+func TestMasterBeyondMaxSessions(t *testing.T) {
+	s := startSSHD(t, "/bin/bash")
+	m := newMasters(t, s.paths, s.target)
+	m.dial(t) // starts the master
+	in, ended := io.Pipe()
+	results := make(chan string, 12)
+	for range cap(results) {
+		c := m.dial(t)
+		go func() {
+			var out bytes.Buffer
+			err := Exec(t.Context(), c, &ui.Streams{In: in, Out: &out, Err: &out}, []string{"sh", "-c", "cat; exit 7"}, ExecOptions{})
+			results <- fmt.Sprint(out.String(), err)
+		}()
+	}
+	eventually(t, "twelve commands", func() bool { return len(childrenNamed(s, "cat")) == cap(results) })
+	c := m.dial(t)
+	var out bytes.Buffer
+	err := Exec(t.Context(), c, &ui.Streams{Out: &out, Err: &out}, []string{"echo", "2"}, ExecOptions{TTY: true, Getenv: environment("LANG=C")})
+	want(t, "a terminal", []any{out.String(), err}, []any{"2\r\n", nil})
+	tree := pushedTree(t)
+	for range 2 {
+		if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{Checksum: true}); err != nil {
+			t.Errorf("push: %v", err)
+		}
+	}
+	if _, err := Pull(t.Context(), c, s.paths, quiet(), PullOptions{}); err != nil {
+		t.Errorf("pull: %v", err)
+	}
+	_ = ended.Close()
+	for range cap(results) {
+		want(t, "a command", <-results, "exit status 7")
+	}
+	want(t, "masters started", m.started, 1)
+}
+
+// childrenNamed returns the processes of a target's user with that name.
+func childrenNamed(s *openSSH, name string) []string {
+	all, _ := filepath.Glob("/proc/[0-9]*/comm")
+	return slices.DeleteFunc(all, func(file string) bool {
+		comm, _ := os.ReadFile(file)
+		environ, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "environ"))
+		return string(comm) != name+"\n" || !bytes.Contains(environ, []byte("HOME="+s.home+"\x00"))
+	})
+}
+
 func TestMasterWithATerminal(t *testing.T) {
 	g := newGuest(t, nil)
 	c := newMasters(t, g.paths, g.target).dial(t)
@@ -197,6 +247,7 @@ func TestDialSharedWithoutARuntimeFolder(t *testing.T) {
 	_ = c.Close()
 }
 
+// What masters leave that were killed, before they listened or while, is removed.
 func TestEndMastersRemovesADeadSocket(t *testing.T) {
 	g := newGuest(t, nil)
 	m := newMasters(t, g.paths, g.target)
@@ -210,6 +261,11 @@ func TestEndMastersRemovesADeadSocket(t *testing.T) {
 	}
 	l.SetUnlinkOnClose(false)
 	_ = l.Close()
+	for _, lock := range []string{"mos_demo-box.l1234abcd", "mos_demo-other.l5678abcd"} {
+		if err := os.WriteFile(filepath.Join(run, lock), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := EndMasters(t.Context(), g.paths, m.getenv, func(string) bool { return true }); err != nil {
 		t.Error(err)
 	}

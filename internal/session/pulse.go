@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"meros/internal/ui"
 )
 
 // A link is asked for a sign of life after quietTicks in which nothing came, and
@@ -41,8 +43,10 @@ func (p *pulse) Read(b []byte) (int, error) {
 // watch closes the link when nothing has come for long, questions included. It
 // returns when the client ends.
 func (p *pulse) watch(client *ssh.Client) {
+	defer ui.Guard()
 	ended := make(chan struct{})
 	go func() {
+		defer ui.Guard()
 		_ = client.Wait()
 		close(ended)
 	}()
@@ -61,7 +65,10 @@ func (p *pulse) watch(client *ssh.Client) {
 		}
 		quiet++
 		if quiet == quietTicks {
-			go func() { _, _, _ = client.SendRequest("keepalive@openssh.com", true, nil) }()
+			go func() {
+				defer ui.Guard()
+				_, _, _ = client.SendRequest("keepalive@openssh.com", true, nil)
+			}()
 		}
 		if quiet >= deadTicks {
 			p.giveUp(p.every * deadTicks)

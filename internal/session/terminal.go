@@ -21,45 +21,61 @@ var locale = []string{
 	"LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME", "COLORTERM",
 }
 
+// terminal is the caller's, as a terminal of the guest is to be.
+type terminal struct {
+	file          *os.File // nil: there is none
+	width, height int
+	modes         ssh.TerminalModes
+	getenv        func(string) string
+}
+
 // runTTY runs a command line, or the login shell for "", on a terminal of the
 // guest that is tied to the caller's, if there is one.
 func runTTY(ctx context.Context, c *Conn, s *ui.Streams, line string, getenv func(string) string) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	ctx, stop := signal.NotifyContext(ctx, ui.Endings...)
 	defer stop()
-	sess, err := c.client.NewSession()
-	if err != nil {
-		return c.fault(err)
-	}
-	defer sess.Close()
 	in, isTerminal := ui.Terminal(s.In)
-	if err := requestTTY(sess, in, getenv); err != nil {
-		return c.fault(err)
+	if getenv == nil {
+		getenv = func(string) string { return "" }
 	}
-	stdin, err := sess.StdinPipe()
+	t := &terminal{file: in, modes: modes(in), getenv: getenv}
+	t.width, t.height = size(in)
+	if !isTerminal {
+		return t.run(ctx, c, s, line)
+	}
+	return ui.Raw(in, func() error { return t.run(ctx, c, s, line) })
+}
+
+func (t *terminal) run(ctx context.Context, c *Conn, s *ui.Streams, line string) error {
+	var stdin io.WriteCloser
+	out := &output{w: s.Out}
+	resized := make(chan os.Signal, 1) // from now on: none is missed while the shell starts
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	c, sess, end, err := c.begin(ctx, func(sess *ssh.Session) (err error) {
+		if err := t.request(sess); err != nil {
+			return err
+		}
+		out.failed = func() { _ = sess.Close() }
+		sess.Stdout, sess.Stderr = out, out
+		if stdin, err = sess.StdinPipe(); err != nil {
+			return err
+		}
+		return startTTY(sess, line)
+	})
 	if err != nil {
 		return err
 	}
-	out := &output{w: s.Out, failed: func() { _ = sess.Close() }}
-	sess.Stdout, sess.Stderr = out, out
-	if !isTerminal {
-		if err := startTTY(sess, line); err != nil {
-			return c.fault(err)
-		}
+	defer end()
+	if t.file == nil {
 		go feed(stdin, s.In)
-		return c.wait(ctx, sess)
+		return outputFirst(c.wait(ctx, sess), out)
 	}
-	return inRaw(in, func(guard func()) error {
-		if err := startTTY(sess, line); err != nil {
-			return c.fault(err)
-		}
-		left := make(chan struct{})
-		go func() {
-			defer guard()
-			feed(stdin, &escapes{r: in, left: left})
-		}()
-		defer followSize(sess, in, guard)()
-		return c.waitLeft(ctx, sess, left)
-	})
+	left, ended := make(chan struct{}), make(chan struct{})
+	defer close(ended)
+	go feed(stdin, &escapes{r: t.file, left: left})
+	go t.followSize(sess, resized, ended)
+	return outputFirst(c.waitLeft(ctx, sess, left), out)
 }
 
 // waitLeft is wait that also ends when the person leaves.
@@ -67,6 +83,7 @@ func (c *Conn) waitLeft(ctx context.Context, sess *ssh.Session, left <-chan stru
 	ended := make(chan struct{})
 	defer close(ended)
 	go func() {
+		defer ui.Guard()
 		select {
 		case <-left:
 			_ = c.pulse.Conn.Close()
@@ -89,24 +106,20 @@ func startTTY(sess *ssh.Session, line string) error {
 	return sess.Start(line)
 }
 
-// requestTTY asks for a terminal like the caller's and tells the caller's locale,
+// request asks for a terminal like the caller's and tells the caller's locale,
 // which a guest may ignore.
-func requestTTY(sess *ssh.Session, tty *os.File, getenv func(string) string) error {
-	if getenv == nil {
-		getenv = func(string) string { return "" }
-	}
+func (t *terminal) request(sess *ssh.Session) error {
 	for _, name := range locale {
-		if value := getenv(name); value != "" {
+		if value := t.getenv(name); value != "" {
 			payload := ssh.Marshal(struct{ Name, Value string }{name, value})
 			_, _ = sess.SendRequest("env", false, payload)
 		}
 	}
-	kind := getenv("TERM")
+	kind := t.getenv("TERM")
 	if kind == "" {
 		kind = "dumb"
 	}
-	width, height := size(tty)
-	return sess.RequestPty(kind, height, width, modes(tty))
+	return sess.RequestPty(kind, t.height, t.width, t.modes)
 }
 
 // size returns a terminal's columns and rows, and those of a VT100 for none.
@@ -144,42 +157,20 @@ func modes(tty *os.File) ssh.TerminalModes {
 	return m
 }
 
-// inRaw runs body with the terminal raw and puts it back as it was, whatever
-// happens. Goroutines of body defer guard, which puts it back if they panic.
-func inRaw(tty *os.File, body func(guard func()) error) error {
-	was, err := term.MakeRaw(int(tty.Fd()))
-	if err != nil {
-		return err
-	}
-	restore := func() { _ = term.Restore(int(tty.Fd()), was) }
-	defer restore()
-	return body(func() {
-		if p := recover(); p != nil {
-			restore()
-			panic(p)
+// followSize tells the guest of the terminal's size whenever it is another one, also
+// where it changed before the guest's shell was started.
+func (t *terminal) followSize(sess *ssh.Session, resized <-chan os.Signal, ended <-chan struct{}) {
+	defer ui.Guard()
+	for told := (struct{ w, h int }{t.width, t.height}); ; {
+		if w, h := size(t.file); w != told.w || h != told.h {
+			told.w, told.h = w, h
+			_ = sess.WindowChange(h, w)
 		}
-	})
-}
-
-// followSize tells the guest of changes of the terminal's size until stop is called.
-func followSize(sess *ssh.Session, tty *os.File, guard func()) (stop func()) {
-	changed, ended := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(changed, syscall.SIGWINCH)
-	go func() {
-		defer guard()
-		for {
-			select {
-			case <-changed:
-				width, height := size(tty)
-				_ = sess.WindowChange(height, width)
-			case <-ended:
-				return
-			}
+		select {
+		case <-resized:
+		case <-ended:
+			return
 		}
-	}()
-	return func() {
-		signal.Stop(changed)
-		close(ended)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sys/unix"
 
+	"meros/internal/proc"
 	"meros/internal/ui"
 )
 
@@ -150,6 +152,11 @@ func TestTerminal(t *testing.T) {
 	err := terminalSession(t, func(master *os.File, screen func() string, _ func()) {
 		fmt.Fprint(master, "a\x03\x04")
 		eventually(t, "what was typed, as it was typed", func() bool { return strings.Contains(screen(), "a\x03\x04") })
+		for _, signal := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM} { // of no meaning
+			if err := syscall.Kill(os.Getpid(), signal); err != nil {
+				t.Fatal(err)
+			}
+		}
 		resize(t, master, 120, 40)
 		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
 			t.Fatal(err)
@@ -163,7 +170,7 @@ func TestTerminal(t *testing.T) {
 }
 
 func TestTerminalAfterSignals(t *testing.T) {
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGABRT} {
 		err := terminalSession(t, func(*os.File, func() string, func()) {
 			if err := syscall.Kill(os.Getpid(), signal); err != nil {
 				t.Fatal(err)
@@ -189,9 +196,17 @@ func TestTerminalLeftByEscape(t *testing.T) {
 func TestTerminalAfterPanic(t *testing.T) {
 	_, tty := openPTY(t)
 	before := termios(t, tty)
-	for name, body := range map[string]func(guard func()) error{
-		"body":      func(func()) error { panic("x") },
-		"goroutine": func(guard func()) error { defer guard(); panic("x") },
+	for name, body := range map[string]func() error{
+		"body":      func() error { panic("x") },
+		"goroutine": func() error { defer ui.Guard(); panic("x") },
+		"output": func() error {
+			_, err := (&output{w: panics{}}).Write(nil)
+			return err
+		},
+		"relay": func() error {
+			relay(t.Context(), panics{}, anybody, nil, nil)
+			return nil
+		},
 	} {
 		func() {
 			defer func() {
@@ -199,10 +214,116 @@ func TestTerminalAfterPanic(t *testing.T) {
 					t.Errorf("%s: the panic was swallowed", name)
 				}
 			}()
-			_ = inRaw(tty, body)
+			_ = ui.Raw(tty, body)
 		}()
 		want(t, name+": terminal afterwards", termios(t, tty), before)
 	}
+}
+
+// A panic in any goroutine of ours leaves the terminal as it was.
+func TestTerminalAfterPanicElsewhere(t *testing.T) {
+	for name, start := range map[string]func(){
+		"forward": func() {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				panic(err)
+			}
+			go relay(context.Background(), l, anybody, func() (net.Conn, error) { panic("dial") }, nil)
+			_, _ = net.Dial("tcp", l.Addr().String())
+		},
+		"copy": func() { go join(context.Background(), panics{}, panics{}) },
+		"feed": func() { go feed(panics{}, panics{}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if os.Getenv(childOf) != "" {
+				_ = ui.Raw(os.Stdin, func() error { start(); select {} })
+				return
+			}
+			_, tty := openPTY(t)
+			before := termios(t, tty)
+			says, err := child(t, proc.Cmd{Stdin: tty})
+			if err == nil || !strings.Contains(says, "panic") || !strings.Contains(says, "terminal_test.go") {
+				t.Errorf("it ended with %v: %s", err, says)
+			}
+			want(t, "terminal afterwards", termios(t, tty), before)
+		})
+	}
+}
+
+// panics is any stream, and panics when it is used.
+type panics struct{ net.Conn }
+
+func (panics) Read([]byte) (int, error)  { panic("read") }
+func (panics) Write([]byte) (int, error) { panic("write") }
+func (panics) Accept() (net.Conn, error) { panic("accept") }
+func (panics) Addr() net.Addr            { return nil }
+func (panics) Close() error              { return nil }
+
+// childOf is set in a process that child has started.
+const childOf = "MEROS_TEST_CHILD"
+
+// child runs this test again in a process of its own, and returns what it says on its
+// stderr.
+func child(t *testing.T, c proc.Cmd) (says string, err error) {
+	t.Helper()
+	var errs bytes.Buffer
+	c.Argv = []string{os.Args[0], "-test.run=^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$", "-test.timeout=30s"}
+	c.Env, c.Stderr = append(os.Environ(), childOf+"=1"), &errs
+	err = proc.Host{}.Run(t.Context(), c)
+	return errs.String(), err
+}
+
+// Whoever reads what a session prints may end first, as head(1) does: the session ends
+// and the terminal is as it was.
+func TestTerminalWhenTheOutputIsClosed(t *testing.T) {
+	if os.Getenv(childOf) != "" {
+		c := newGuest(t, func(g *guest) { g.shell = echoShell }).dial()
+		out := os.Stdout
+		os.Stdout = os.Stderr // for what the test says of itself
+		err := Shell(t.Context(), c, &ui.Streams{In: os.Stdin, Out: out, Err: os.Stderr}, func(string) string { return "" })
+		if !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("error %v, want EPIPE", err)
+		}
+		return
+	}
+	_, tty := openPTY(t)
+	before := termios(t, tty)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	says, err := child(t, proc.Cmd{Stdin: tty, Stdout: w})
+	if err != nil {
+		t.Errorf("it ended with %v: %s", err, says)
+	}
+	want(t, "terminal afterwards", termios(t, tty), before)
+}
+
+// What is told while a terminal is raw begins at its left.
+func TestWarningOnARawTerminal(t *testing.T) {
+	master, tty := openPTY(t)
+	screen, s := seen(master), &ui.Streams{Err: tty}
+	_ = ui.Raw(tty, func() error { s.Warn("x"); return nil })
+	eventually(t, "a line that goes back", func() bool { return strings.Contains(screen(), "warning: x\r\n") })
+}
+
+// A terminal that changes its size before the shell has started is followed.
+func TestTerminalResizedEarly(t *testing.T) {
+	master, tty := openPTY(t)
+	screen := seen(master)
+	c := newGuest(t, func(g *guest) {
+		g.shell = echoShell
+		g.starting = func() {
+			resize(t, master, 90, 20)
+			_ = syscall.Kill(os.Getpid(), syscall.SIGWINCH)
+		}
+	}).dial()
+	ended := make(chan error, 1)
+	go func() { ended <- Shell(t.Context(), c, &ui.Streams{In: tty, Out: tty, Err: tty}, environment()) }()
+	eventually(t, "the new size", func() bool { return strings.Contains(screen(), "<now 90x20>") })
+	fmt.Fprint(master, "q")
+	<-ended
 }
 
 func TestExecWithTerminal(t *testing.T) {

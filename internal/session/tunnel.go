@@ -111,6 +111,7 @@ func (c *Conn) Open(ctx context.Context, s *ui.Streams, tunnels []Tunnel) (stop 
 		}
 		fault := func(err error) { s.Warn("forward %s: %v", t.Listen, fromGuest(err)) }
 		open.Go(func() {
+			defer ui.Guard()
 			if t.Kind == TunnelSOCKS {
 				c.serveSOCKS(ctx, l, fault)
 				return
@@ -158,6 +159,7 @@ func (c *Conn) serveSOCKS(ctx context.Context, l net.Listener, fault func(error)
 			return
 		}
 		joined.Go(func() {
+			defer ui.Guard()
 			defer near.Close()
 			defer context.AfterFunc(ctx, func() { _ = near.Close() })()
 			_ = near.SetDeadline(time.Now().Add(socksLimit))

@@ -50,7 +50,11 @@ func (s *Streams) line(prefix, format string, args ...any) {
 	if s.over != nil {
 		w = s.over
 	}
-	fmt.Fprintln(w, "meros: "+prefix+Clean(fmt.Sprintf(format, args...)))
+	end := "\n"
+	if _, tty := Terminal(w); tty && restore.Load() != nil { // on a raw terminal that is down, and not back
+		end = "\r\n"
+	}
+	fmt.Fprint(w, "meros: "+prefix+Clean(fmt.Sprintf(format, args...))+end)
 }
 
 func (s *Streams) redirect(w io.Writer) {
