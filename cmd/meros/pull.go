@@ -17,7 +17,7 @@ type pullOptions struct {
 	session.PullOptions
 }
 
-// maxWarned is how many refused entries are listed.
+// maxWarned is how many refused entries are listed without --verbose.
 const maxWarned = 20
 
 func newPullCmd(e *env) *cobra.Command {
@@ -37,7 +37,8 @@ another folder, which a pull made or is empty or not there, unless --delete allo
 to replace what is in it. --to - writes the file that --from names to the output.
 
 A guest is not trusted: entries with odd names, links out of the folder, devices
-and the like are refused and listed; the rest is copied, and the command fails.
+and the like are refused and listed, all of them with --verbose; the rest is copied,
+and the command fails.
 A guest that shows more than the limits has nothing copied.
 `,
 		Example: `  meros pull mos_demo-box
@@ -107,11 +108,17 @@ func (o pullOptions) landed(e *env) string {
 }
 
 func warnRefused(e *env, refused *session.RefusedError) {
-	for i, entry := range refused.Entries {
-		if i == maxWarned {
-			e.Warn("and %d more", refused.Total-maxWarned)
-			return
-		}
+	listed := refused.Entries
+	if !e.Verbose {
+		listed = listed[:min(len(listed), maxWarned)]
+	}
+	for _, entry := range listed {
 		e.Warn("refused %s", entry)
+	}
+	switch more := refused.Total - len(listed); {
+	case more > 0 && e.Verbose:
+		e.Warn("and %d more, of which no list was kept", more)
+	case more > 0:
+		e.Warn("and %d more: --verbose lists the first %d", more, len(refused.Entries))
 	}
 }

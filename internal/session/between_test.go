@@ -142,6 +142,16 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// A file that is shorter than the guest says is not taken for whole.
+func TestPullStreamOfALiar(t *testing.T) {
+	g := lying(t, &liar{list: only(lie{"file", 0o644, 8})})
+	var out bytes.Buffer
+	err := PullStream(t.Context(), g.dial(), &ui.Streams{Out: &out, Err: io.Discard}, PullOptions{From: "/mos-shared/file"})
+	if err == nil || !strings.Contains(err.Error(), "ended after 7 of 8 bytes") {
+		t.Errorf("%q, %v, want an error", out.String(), err)
+	}
+}
+
 // An input that breaks off leaves nothing, and what was there.
 func TestPushStreamBreaksOff(t *testing.T) {
 	s := startSSHD(t, "/bin/sh")

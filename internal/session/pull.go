@@ -52,7 +52,8 @@ func (o *PullOptions) fill() {
 
 // Pull copies a folder of the guest, or one file, to a folder of the host, whose
 // former content it replaces in one step once all is there. What the former
-// content has in the same size and of the same time is taken from there. Files
+// content has from the same target in the same size and of the same time is taken from
+// there. Files
 // and folders come with their permission bits, without setuid, setgid and sticky
 // bits, readable by the owner, and files without execute bits unless asked for;
 // times are kept to the second, blocks of zeros become holes. What a hostile guest
@@ -124,6 +125,10 @@ func landing(paths layout.Paths, fullID string, o PullOptions) (string, error) {
 	return "", hint.Add(err, "name a folder that is not there yet, or give --delete to have it replaced")
 }
 
+// markOrigin marks a file or folder as pulled from a target; not every file system
+// takes attributes. Tests have one that does not.
+var markOrigin = func(file, fullID string) error { return unix.Setxattr(file, originAttr, []byte(fullID), 0) }
+
 // origin returns from which target a file or folder was pulled, if any.
 func origin(file string) string {
 	buf := make([]byte, 256)
@@ -193,7 +198,9 @@ func (p *puller) land(ctx context.Context) (err error) {
 	if err := p.fill(ctx); err != nil {
 		return err
 	}
-	_ = unix.Setxattr(fresh, originAttr, []byte(p.fullID), 0) // not every file system can
+	if err := markOrigin(fresh, p.fullID); err != nil { // then no file of it is either
+		p.streams.Warn("what came is not marked as from %s: the file system of %s takes no %s: %v", p.fullID, p.dest, originAttr, err)
+	}
 	if err := p.paths.Owner.Give(fresh); err != nil {
 		return localFault{err}
 	}

@@ -3,12 +3,15 @@ package session
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"meros/internal/hint"
 )
@@ -68,7 +71,7 @@ func (p *puller) take(r remote, theirs map[string]sum) bool {
 // adopt puts a file of another folder of the host into the fresh one.
 func (p *puller) adopt(from *os.Root, r remote) bool {
 	if from == p.former {
-		return regular(from, r.rel).Mode().Perm() == p.mode(r) && linkBetween(from, p.root, r.rel) == nil
+		return regular(from, r.rel).Mode().Perm() == p.mode(r) && p.ours(from, r.rel) && linkBetween(from, p.root, r.rel) == nil
 	}
 	if err := renameBetween(from, p.root, r.rel); err != nil {
 		return false
@@ -79,6 +82,19 @@ func (p *puller) adopt(from *os.Root, r remote) bool {
 	}
 	defer f.Close()
 	return p.finish(f, r) == nil
+}
+
+// ours reports whether a file was pulled from this target, as its mark says. Where no
+// file can be marked, it is taken for that: neither would a new one be.
+func (p *puller) ours(root *os.Root, rel string) bool {
+	f, err := root.Open(rel)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	mark := make([]byte, 256)
+	n, err := unix.Fgetxattr(int(f.Fd()), originAttr, mark)
+	return errors.Is(err, unix.ENOTSUP) || err == nil && string(mark[:n]) == p.fullID
 }
 
 // regular returns what a root says of a file that is one, or nil.

@@ -90,11 +90,14 @@ func PullStream(ctx context.Context, c *Conn, s *ui.Streams, o PullOptions) erro
 	}
 	defer src.Close()
 	left := o.MaxSize
-	_, err = src.WriteTo(counted{s.Out, func(n int) error {
+	n, err := src.WriteTo(counted{s.Out, func(n int) error {
 		if left -= int64(n); left < 0 {
 			return localFault{tooBig(o.MaxSize)}
 		}
 		return nil
 	}})
+	if err == nil && n < info.Size() {
+		err = fmt.Errorf("%s ended after %d of %d bytes", label[:len(label)-1], n, info.Size())
+	}
 	return causeOr(ctx, c.fault(err))
 }

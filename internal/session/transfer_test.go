@@ -567,6 +567,53 @@ func TestPullOnlyWhatDiffers(t *testing.T) {
 	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
 }
 
+// A file of the person's own, which --delete lets a pull replace, is not taken for the
+// guest's: all that a pull leaves is marked.
+func TestPullMarksEverything(t *testing.T) {
+	g := newGuest(t, nil)
+	when := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	dest := filepath.Join(t.TempDir(), "own")
+	if err := os.Mkdir(dest, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{g.shared(), dest} {
+		file := filepath.Join(dir, "file")
+		if err := errors.Join(os.WriteFile(file, []byte("content"), 0o644), os.Chtimes(file, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, same := range []int{0, 1} {
+		var said bytes.Buffer
+		done, err := Pull(t.Context(), g.dial(), g.paths, &ui.Streams{Out: io.Discard, Err: &said}, PullOptions{To: dest, Delete: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, "unchanged", done.Same, same)
+		checkOrigin(t, filepath.Join(dest, "file"))
+		checkOrigin(t, dest)
+		want(t, "said", said.String(), "")
+	}
+}
+
+func TestPullWithoutAttributes(t *testing.T) {
+	mark := markOrigin
+	t.Cleanup(func() { markOrigin = mark })
+	markOrigin = func(string, string) error { return unix.ENOTSUP }
+	g := newGuest(t, nil)
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(g.shared(), name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said bytes.Buffer
+	if _, err := Pull(t.Context(), g.dial(), g.paths, &ui.Streams{Out: io.Discard, Err: &said}, PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "not marked as from mos_demo-box") {
+		t.Errorf("said: %q", got)
+	}
+}
+
 func TestPullGoesOn(t *testing.T) {
 	g := newGuest(t, nil)
 	content := largeContent(96)
