@@ -34,20 +34,21 @@ var layers = map[string]string{
 	"graph":  "family layout",
 	"lint":   "family layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":        "family hint layout mirror proc sandbox stall store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
-	"image":         "family hint layout proc sandbox ui golang.org/x/sys",
-	"kernel":        "family hint layout proc sandbox stall store ui golang.org/x/sys",
-	"virt":          "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
-	"virt/virttest": "",
-	"netfilter":     "family hint layout proc ui capture prober golang.org/x/sys",
-	"session":       "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
+	"rootfs":              "family hint layout mirror proc sandbox stall store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
+	"image":               "family hint layout proc sandbox ui golang.org/x/sys",
+	"kernel":              "family hint layout proc sandbox stall store ui golang.org/x/sys",
+	"virt":                "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
+	"virt/virttest":       "",
+	"netfilter":           "family hint layout proc ui capture prober golang.org/x/sys",
+	"session":             "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
+	"session/sessiontest": "proc golang.org/x/crypto github.com/pkg/sftp",
 	// What joins them.
 	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session capture prober golang.org/x/sys",
 	"cmd/meros": "family hint layout proc prober sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
 }
 
 // testOnly is what tests may import on top.
-const testOnly = "proc/proctest virt/virttest github.com/google/go-cmp github.com/rogpeppe/go-internal"
+const testOnly = "proc/proctest virt/virttest session/sessiontest github.com/google/go-cmp github.com/rogpeppe/go-internal"
 
 func TestLayers(t *testing.T) {
 	for _, dir := range []string{"../internal", "../cmd"} {

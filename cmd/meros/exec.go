@@ -30,8 +30,8 @@ func newExecCmd(e *env) *cobra.Command {
 		Long: `Run a command in a target over SSH, as the recipe's user. The guest gets the
 arguments exactly as they stand; for a shell's line, say sh -c 'LINE'. Input,
 output and errors are the command's own. The exit status is the command's,
-128+n when signal n ended it, 255 if the guest was not reached or the connection
-was lost.
+128+n when signal n ended it, 124 when --timeout did, 255 if the guest was not
+reached or the connection was lost.
 
 FULLID may mean many targets, as 'mos_lab-*' or mos_lab-a,mos_lab-b. Then they run
 the command side by side without input, each line of output begins with the full
@@ -58,9 +58,9 @@ id, and the exit status is the worst one.
 	cmd.Flags().SetInterspersed(false)
 	addMasterFlag(cmd, &o.noMaster)
 	cmd.Flags().BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
-	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	cmd.Flags().StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value, if there is one")
 	cmd.Flags().StringVarP(&o.user, "user", "u", "", "run it as this `user`, which has to be the recipe's")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "end the command after this `time`, such as 30s (default: never)")
+	cmd.Flags().DurationVar(&o.timeout, "timeout", 0, "end the command after this `time`, such as 30s: by SIGINT, then SIGTERM, then SIGKILL (default: never)")
 	return cmd
 }
 
@@ -74,7 +74,7 @@ func execute(ctx context.Context, e *env, o execOptions) error {
 	}
 	if o.timeout > 0 {
 		var cancel context.CancelFunc
-		cause := fmt.Errorf("exec on %s: not done after %s", o.fullID, o.timeout)
+		cause := timedOut{fmt.Errorf("exec on %s: not done after %s", o.fullID, o.timeout)}
 		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
 		defer cancel()
 	}
@@ -89,17 +89,21 @@ func execute(ctx context.Context, e *env, o execOptions) error {
 	return executeOn(ctx, e, t, o, e.Streams, eo)
 }
 
-// settings returns the variables to set, each NAME=VALUE.
+// settings returns the variables to set, each NAME=VALUE. A name for which the caller
+// has no value is left out.
 func (o execOptions) settings(getenv func(string) string) ([]string, error) {
 	var settings []string
 	for _, s := range o.env {
-		if !strings.Contains(s, "=") {
-			s += "=" + getenv(s)
+		name, _, given := strings.Cut(s, "=")
+		if !given {
+			s += "=" + getenv(name)
 		}
 		if err := session.CheckEnv(s); err != nil {
 			return nil, err
 		}
-		settings = append(settings, s)
+		if given || s != name+"=" {
+			settings = append(settings, s)
+		}
 	}
 	return settings, nil
 }

@@ -12,8 +12,9 @@ import (
 	"meros/internal/virt"
 )
 
-// The exit statuses of meros. exec and run give the guest's own instead, and
-// exitUnreached where they never got there, as ssh(1) does.
+// The exit statuses of meros. exec and run give the guest's own instead,
+// exitUnreached where they never got there, as ssh(1) does, and exec exitTimedOut
+// after its --timeout, as timeout(1) does.
 const (
 	exitDone        = 0
 	exitFailed      = 1
@@ -21,6 +22,7 @@ const (
 	exitRecipe      = 3
 	exitHost        = 4
 	exitNoSuch      = 5
+	exitTimedOut    = 124
 	exitInterrupted = 130
 	exitUnreached   = 255
 )
@@ -37,6 +39,11 @@ type unreached struct{ error }
 
 func (u unreached) Unwrap() error { return u.error }
 
+// timedOut marks the end of the time that the caller gave.
+type timedOut struct{ error }
+
+func (t timedOut) Unwrap() error { return t.error }
+
 func isGuestStatus(err error) bool {
 	_, ok := errors.AsType[*session.ExitError](err)
 	return ok
@@ -48,6 +55,9 @@ func exitStatus(ctx context.Context, err error) int {
 	}
 	if guest, ok := errors.AsType[*session.ExitError](err); ok {
 		return guest.Status()
+	}
+	if _, ok := errors.AsType[timedOut](err); ok {
+		return exitTimedOut
 	}
 	if ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return exitInterrupted

@@ -16,7 +16,7 @@ var version = "devel"
 const exitHelp = `
 Exit status: 0 done, 1 failed, 2 wrong call, 3 faulty recipe, 4 host not ready,
 5 no such family or target, 130 interrupted; exec and run give the guest's own,
-255 if they never got there.
+255 if they never got there, exec 124 after its --timeout.
 `
 
 func newRootCmd(e *env) *cobra.Command {

@@ -72,7 +72,7 @@ connection was lost.
 	flags.StringVar(&o.display, "display", string(session.DisplayAuto), "how windows are shown: auto, xpra, x11, waypipe or none")
 	flags.StringVar(&o.border, "border", "", "trust `colour` (default: the recipe's, else one of the target's own)")
 	flags.StringSliceVar(&o.allow, "allow", nil, "what windows may do more than show themselves, `FEATURE,…`")
-	flags.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value")
+	flags.StringArrayVarP(&o.env, "env", "e", nil, "set a variable, `NAME=VALUE`; NAME alone takes the caller's value, if there is one")
 	flags.BoolVar(&o.disposable, "disposable", false, "start a disposable guest for this program alone, and end it with the program")
 	flags.BoolVarP(&o.detach, "detach", "d", false, "return once the program runs; its output goes to a log")
 	addMasterFlag(cmd, &o.noMaster)
