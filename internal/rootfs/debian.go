@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -48,7 +47,30 @@ func bootstrap(ctx context.Context, r proc.Runner, root string, b Bootstrap) err
 	if err := dropHosts(root); err != nil {
 		return err
 	}
-	return b.writeSources(root)
+	if err := b.writeSources(root); err != nil || b.Tool != "debootstrap" {
+		return err
+	}
+	if err := upgradeBase(ctx, r, root); err != nil {
+		return bootstrapHint(fmt.Errorf("bootstrap %s: %w", b.Suite, err), b)
+	}
+	return nil
+}
+
+// upgradeBase brings a tree of debootstrap's up to date, which knows one suite only:
+// neither updates nor security updates are in it, nor the lists of them.
+func upgradeBase(ctx context.Context, r proc.Runner, root string) error {
+	c, err := enterApt(ctx, r, root)
+	if err != nil {
+		return err
+	}
+	err = c.remove("var/lib/apt/lists/*")
+	if err == nil {
+		err = c.update(ctx)
+	}
+	if err == nil {
+		err = c.apt(ctx, "upgrade the base", slices.Concat(aptGet, []string{"dist-upgrade"})...)
+	}
+	return errors.Join(err, c.leave())
 }
 
 // writeSources leaves the tree with all suites, where the tool leaves only the
@@ -134,28 +156,11 @@ type Install struct {
 // install adds packages and, with one more, the kernel, which is moved out of
 // the tree together with an initrd made for virtual machines.
 func install(ctx context.Context, r proc.Runner, root string, a Install) error {
-	c, err := enterChroot(ctx, r, root)
+	c, err := enterApt(ctx, r, root)
 	if err != nil {
 		return err
 	}
-	if err := c.lendSources(); err != nil {
-		return errors.Join(err, c.leave())
-	}
 	return errors.Join(a.run(ctx, c), c.leave())
-}
-
-// lendSources has apt get by http what the tree's sources.list says is to be got
-// by https: the build's own proxy does that, with this host's certificates.
-func (c *chroot) lendSources() error {
-	const name = "etc/apt/sources.list"
-	content, err := c.read(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if plain := mirror.PlainText(string(content)); err == nil && plain != string(content) {
-		err = c.lend(name, []byte(plain), 0o644)
-	}
-	return err
 }
 
 func (a Install) run(ctx context.Context, c *chroot) error {
@@ -171,14 +176,11 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 		}
 	}
 	if !c.hasLists() {
-		if err := c.run(ctx, nil, "apt-get", "-q", "update"); err != nil {
-			return fmt.Errorf("update the lists of packages: %w", lastError(err))
+		if err := c.update(ctx); err != nil {
+			return err
 		}
 	}
-	argv := append([]string{"apt-get", "-q", "-y", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", "install", "--"}, packages...)
-	printed := &lineTail{}
-	if err := c.run(ctx, printed, argv...); err != nil {
-		err = fmt.Errorf("install packages: %w", aptError(err, string(printed.buf)))
+	if err := c.apt(ctx, "install packages", slices.Concat(aptGet, []string{"install", "--"}, packages)...); err != nil {
 		return c.suggest(ctx, err, aptUnknown, "apt-cache", "pkgnames")
 	}
 	if a.Unpack != "" {
@@ -192,12 +194,6 @@ func (a Install) run(ctx context.Context, c *chroot) error {
 		}
 	}
 	return c.dropSecretsAndLists()
-}
-
-// hasLists reports whether the bootstrap tool left the lists of packages.
-func (c *chroot) hasLists() bool {
-	lists, _ := c.glob("var/lib/apt/lists/*Release")
-	return len(lists) > 0
 }
 
 // dropSecretsAndLists removes what belongs to no cached stage: host keys that a

@@ -28,9 +28,7 @@ func (c *chroot) unpackKernel(ctx context.Context, name, sum string) error {
 	}
 	defer os.RemoveAll(dir)
 	inside := "/var/cache/" + filepath.Base(dir)
-	printed := &lineTail{}
-	if err := c.run(ctx, printed, "env", "--chdir="+inside, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "--", name); err != nil {
-		err = fmt.Errorf("download: %w", aptError(err, string(printed.buf)))
+	if err := c.apt(ctx, "download", "env", "--chdir="+inside, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", "--", name); err != nil {
 		return c.suggest(ctx, err, aptUnknown, "apt-cache", "pkgnames")
 	}
 	found, _ := filepath.Glob(filepath.Join(dir, "*.deb"))

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -204,7 +205,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestDebootstrap builds with the other bootstrap tool.
+// TestDebootstrap builds with the other bootstrap tool, which takes nothing from the
+// suite of security updates: meros has to.
 func TestDebootstrap(t *testing.T) {
 	needHost(t)
 	root := newRoot(t)
@@ -213,4 +215,35 @@ func TestDebootstrap(t *testing.T) {
 		t.Errorf("build says:\n%s", r.err)
 	}
 	wantNothingHalfMade(t, root)
+	installed := versionsOf(t, inImage(t, filepath.Join(root, "data/images/mos_demo-box.qcow2"), "cat /var/lib/dpkg/status"))
+	if installed["apt"] == "" {
+		t.Fatal("no packages found in the image")
+	}
+	fixed := versionsOf(t, string(index(t, mirrorOf(t, "bookworm-security"), "bookworm-security")))
+	for name, version := range installed {
+		if want := fixed[name]; want != "" && exec.Command("dpkg", "--compare-versions", version, "ge", want).Run() != nil {
+			t.Errorf("%s is %s, the security suite has %s", name, version, want)
+		}
+	}
+}
+
+// versionsOf are the highest versions in a list of packages, by name.
+func versionsOf(t *testing.T, list string) map[string]string {
+	t.Helper()
+	versions := map[string]string{}
+	for entry := range strings.SplitSeq(list, "\n\n") {
+		var name, version string
+		for line := range strings.Lines(entry) {
+			if v, ok := strings.CutPrefix(line, "Package: "); ok {
+				name = strings.TrimSpace(v)
+			}
+			if v, ok := strings.CutPrefix(line, "Version: "); ok {
+				version = strings.TrimSpace(v)
+			}
+		}
+		if known := versions[name]; known == "" || exec.Command("dpkg", "--compare-versions", known, "lt", version).Run() == nil {
+			versions[name] = version
+		}
+	}
+	return versions
 }

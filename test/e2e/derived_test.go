@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/pem"
 	"fmt"
@@ -102,7 +101,10 @@ func handOn(w http.ResponseWriter, address string) {
 
 // aptMirror is where this host's apt has Debian's main archive from, be its lists
 // downloaded or not.
-func aptMirror(t *testing.T) string {
+func aptMirror(t *testing.T) string { return mirrorOf(t, "bookworm") }
+
+// mirrorOf is where this host's apt has a suite from.
+func mirrorOf(t *testing.T, suite string) string {
 	t.Helper()
 	for _, more := range [][]string{nil, {"--no-release-info"}} {
 		argv := append([]string{"indextargets", "--format", "$(SITE)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)"}, more...)
@@ -111,12 +113,12 @@ func aptMirror(t *testing.T) string {
 			t.Skip(err)
 		}
 		for line := range strings.Lines(string(out)) {
-			if site, rest, _ := strings.Cut(strings.TrimSpace(line), "|"); rest == "bookworm|main|Packages" {
+			if site, rest, _ := strings.Cut(strings.TrimSpace(line), "|"); rest == suite+"|main|Packages" {
 				return strings.TrimSuffix(site, "/")
 			}
 		}
 	}
-	t.Skip("needs a mirror of bookworm in the host's apt sources")
+	t.Skipf("needs a mirror of %s in the host's apt sources", suite)
 	return ""
 }
 
@@ -139,9 +141,16 @@ func (a *archive) publish(t *testing.T, suite string, packages []byte, until tim
 // keyringPackage is the .deb by which a chroot of the distribution has its keys.
 func (a *archive) keyringPackage(t *testing.T, key []byte) (entry string) {
 	t.Helper()
-	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "k.deb")
-	control := "Package: ubuntu-keyring\nVersion: 1\nArchitecture: all\nMaintainer: test <t@example.invalid>\nDescription: keys\n"
-	for name, content := range map[string][]byte{"DEBIAN/control": []byte(control), strings.TrimPrefix(ubuntuKeys, "/"): key} {
+	return a.ownPackage(t, "ubuntu-keyring", "1", strings.TrimPrefix(ubuntuKeys, "/"), key)
+}
+
+// ownPackage adds a package with one file to the archive, and returns its entry in
+// the index.
+func (a *archive) ownPackage(t *testing.T, name, version, holds string, content []byte) (entry string) {
+	t.Helper()
+	dir, deb := t.TempDir(), filepath.Join(t.TempDir(), "k.deb")
+	control := "Package: " + name + "\nVersion: " + version + "\nArchitecture: all\nMaintainer: test <t@example.invalid>\nDescription: test\n"
+	for name, content := range map[string][]byte{"DEBIAN/control": []byte(control), holds: content} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -150,33 +159,37 @@ func (a *archive) keyringPackage(t *testing.T, key []byte) (entry string) {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "--build", dir, file).CombinedOutput(); err != nil {
+	if out, err := exec.Command("dpkg-deb", "--root-owner-group", "--build", dir, deb).CombinedOutput(); err != nil {
 		t.Fatalf("dpkg-deb: %v\n%s", err, out)
 	}
-	content, err := os.ReadFile(file)
+	packed, err := os.ReadFile(deb)
 	if err != nil {
 		t.Fatal(err)
 	}
-	const at = "pool/main/k/ubuntu-keyring_1_all.deb"
-	a.files["/ubuntu/"+at] = content
-	return fmt.Sprintf("%sFilename: %s\nSize: %d\nSHA256: %x\n\n", control, at, len(content), sha256.Sum256(content))
+	at := "pool/main/" + name + "_" + version + "_all.deb"
+	a.files["/ubuntu/"+at] = packed
+	return fmt.Sprintf("%sFilename: %s\nSize: %d\nSHA256: %x\n\n", control, at, len(packed), sha256.Sum256(packed))
 }
 
 // debianPackages is the index of Debian's archive.
-func debianPackages(t *testing.T) []byte {
+func debianPackages(t *testing.T) []byte { return index(t, aptMirror(t), "bookworm") }
+
+// index is the list of a suite's packages at a mirror.
+func index(t *testing.T, mirror, suite string) []byte {
 	t.Helper()
-	resp, err := http.Get(aptMirror(t) + "/dists/bookworm/main/binary-amd64/Packages.gz")
+	resp, err := http.Get(mirror + "/dists/" + suite + "/main/binary-amd64/Packages.xz")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	z, err := gzip.NewReader(resp.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", resp.Status, err)
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s of %s: %s", mirror, suite, resp.Status)
 	}
-	content, err := io.ReadAll(z)
+	xz := exec.Command("xz", "-dc")
+	xz.Stdin = resp.Body
+	content, err := xz.Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("xz: %v", err)
 	}
 	return content
 }
@@ -189,6 +202,8 @@ func TestDerivedDistribution(t *testing.T) {
 	packages := debianPackages(t)
 	key := a.newKey(t)
 	packages = append([]byte(a.keyringPackage(t, key)), packages...)
+	old := append([]byte(a.ownPackage(t, "tool", "1", "usr/share/tool", []byte("old"))), packages...)
+	now := append([]byte(a.ownPackage(t, "tool", "2", "usr/share/tool", []byte("new"))), packages...)
 	good := time.Now().Add(time.Hour)
 	for _, suite := range []string{"noble", "noble-updates", "noble-security"} {
 		content := packages
@@ -216,7 +231,7 @@ func TestDerivedDistribution(t *testing.T) {
 	giveKeys(t, key)
 	a.publish(t, "noble", packages, time.Now().Add(-time.Hour))
 	wantFailure(t, build(), 1, "bootstrap noble", "hint", "an old index")
-	a.publish(t, "noble", packages, good)
+	a.publish(t, "noble", old, good)
 	a.spoil = "InRelease"
 	wantFailure(t, build(), 1, "bootstrap noble", "hint", "not signed by a key of "+ubuntuKeys)
 	a.spoil = "/main/binary-amd64/Packages"
@@ -233,6 +248,16 @@ func TestDerivedDistribution(t *testing.T) {
 	wantFailure(t, build(), 1, "install packages", "Unable to locate package lesss", "hint", "lesss: the nearest names are less")
 	write(t, root, list, "postfix exim4-daemon-light\n", 0o644)
 	wantFailure(t, build(), 1, "install packages", "packages that cannot be together", "postfix : Conflicts: mail-transport-agent", "hint")
+	// The archive has gone on since the base was made.
+	delete(a.files, "/ubuntu/pool/main/tool_1_all.deb")
+	a.publish(t, "noble", now, good)
+	write(t, root, list, "tool\n", 0o644)
+	if r := build(); r.code != 0 {
+		t.Errorf("build of a package whose version the base's lists do not have: status %d\n%s", r.code, r.err)
+	}
+	if got := inImage(t, filepath.Join(root, "data/images/mos_ubu-u.qcow2"), "cat /usr/share/tool"); got != "new" {
+		t.Errorf("the image has %q of the archive's package, want new", got)
+	}
 	remove(t, root, list)
 	// What came by https is kept as well.
 	handed := a.handed.Load()
@@ -248,16 +273,9 @@ func TestDerivedDistribution(t *testing.T) {
 // wantSources checks what a guest's own apt would take packages from.
 func wantSources(t *testing.T, root, mirror string) {
 	t.Helper()
-	raw := filepath.Join(t.TempDir(), "raw")
-	if out, err := exec.Command("qemu-img", "convert", "-O", "raw", filepath.Join(root, "data/images/mos_ubu-u.qcow2"), raw).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	out, err := exec.Command("debugfs", "-R", "cat /etc/apt/sources.list", raw+"?offset=1048576").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	out := inImage(t, filepath.Join(root, "data/images/mos_ubu-u.qcow2"), "cat /etc/apt/sources.list")
 	for _, suite := range []string{"noble", "noble-updates", "noble-security"} {
-		if want := "deb [signed-by=" + ubuntuKeys + "] " + mirror + "/ubuntu " + suite + " main universe\n"; !strings.Contains(string(out), want) {
+		if want := "deb [signed-by=" + ubuntuKeys + "] " + mirror + "/ubuntu " + suite + " main universe\n"; !strings.Contains(out, want) {
 			t.Errorf("sources.list is\n%swant %s", out, want)
 		}
 	}
