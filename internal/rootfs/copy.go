@@ -1,20 +1,18 @@
 package rootfs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
 	"meros/internal/hint"
+	"meros/internal/store"
 )
 
 // copier lays one folder of the host over a tree. Links of the tree are
@@ -213,41 +211,16 @@ func copyData(in, out *os.File) error {
 	return nil
 }
 
-// copyXattrs copies the extended attributes that mean something inside a guest:
-// capabilities, access lists and the user's own (xattr(7)).
+// copyXattrs copies the extended attributes that the key of the stage counts.
 func copyXattrs(from, to string) error {
-	names := make([]byte, 64<<10)
-	n, err := unix.Llistxattr(from, names)
-	if err != nil || n == 0 {
-		return nil // a file system without any
+	attributes, err := store.Attributes(from)
+	if err != nil {
+		return err
 	}
-	for name := range splitNames(names[:n]) {
-		if !carried(name) {
-			continue
-		}
-		value := make([]byte, 64<<10)
-		size, err := unix.Lgetxattr(from, name, value)
-		if err == nil {
-			err = unix.Lsetxattr(to, name, value[:size], 0)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: extended attribute %s: %w", to, name, err)
+	for _, a := range attributes {
+		if err := unix.Lsetxattr(to, a.Name, a.Value, 0); err != nil {
+			return fmt.Errorf("%s: extended attribute %s: %w", to, a.Name, err)
 		}
 	}
 	return nil
-}
-
-func carried(name string) bool {
-	return name == "security.capability" || strings.HasPrefix(name, "user.") || strings.HasPrefix(name, "system.posix_acl_")
-}
-
-// splitNames yields the names in a list ended by zero bytes (listxattr(2)).
-func splitNames(list []byte) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range bytes.SplitSeq(list, []byte{0}) {
-			if len(name) > 0 && !yield(string(name)) {
-				return
-			}
-		}
-	}
 }

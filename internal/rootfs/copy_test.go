@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,6 +80,9 @@ func dress(t *testing.T, from string, old time.Time) {
 	if err := unix.Mknod(filepath.Join(from, "device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Setxattr(filepath.Join(from, "etc/old"), "security.capability", netRaw, 0); err != nil {
+		t.Fatal(err)
+	}
 	sparse, err := os.Create(filepath.Join(from, "sparse"))
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +93,11 @@ func dress(t *testing.T, from string, old time.Time) {
 	}
 }
 
-func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
+// netRaw is what setcap(8) writes for cap_net_raw=ep: revision 2, effective; permitted
+// is capability 13 (<linux/capability.h>).
+var netRaw = []byte{1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+func TestCopyTreeKeepsModesTimesLinksAttributesAndHoles(t *testing.T) {
 	needRoot(t)
 	from, root := t.TempDir(), t.TempDir()
 	lay(t, root, "tmp/", "etc/old", "home/user/")
@@ -133,6 +141,10 @@ func TestCopyTreeKeepsModesTimesLinksAndHoles(t *testing.T) {
 	}
 	if st := stat(t, filepath.Join(root, "device")); st.Mode != unix.S_IFCHR|0o600 || st.Rdev != unix.Mkdev(1, 3) {
 		t.Errorf("device has mode %o and number %x", st.Mode, st.Rdev)
+	}
+	got := make([]byte, 100)
+	if n, err := unix.Getxattr(filepath.Join(root, "etc/old"), "security.capability", got); err != nil || !bytes.Equal(got[:n], netRaw) {
+		t.Errorf("capabilities = %x, %v, want %x", got[:max(n, 0)], err, netRaw)
 	}
 	if st := stat(t, filepath.Join(root, "sparse")); st.Size != 4<<30+3 || st.Blocks > 64 {
 		t.Errorf("sparse file: %d bytes in %d blocks, want its holes kept", st.Size, st.Blocks)

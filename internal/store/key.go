@@ -38,7 +38,7 @@ func (k *KeyBuilder) Add(label string, values ...string) *KeyBuilder {
 func (k *KeyBuilder) Pieces() []Piece { return k.pieces }
 
 // AddTree adds a file or a folder with all below it: names, kinds, modes,
-// times, link targets and contents; owners are not read. A path that is not
+// times, link targets, contents and Attributes; owners are not read. A path that is not
 // there adds its absence.
 func (k *KeyBuilder) AddTree(label, path string) error {
 	entries, err := hashTree(path)
@@ -106,9 +106,21 @@ func hashEntry(path, rel string, links map[[2]uint64]string) (string, error) {
 			links[id] = rel
 		}
 		sum, err := hashFile(path)
-		return line + " " + sum, err
+		if err != nil {
+			return "", err
+		}
+		return withAttributes(line+" "+sum, path)
 	}
-	return fmt.Sprintf("%s %d", line, st.Rdev), nil
+	return withAttributes(fmt.Sprintf("%s %d", line, st.Rdev), path)
+}
+
+// withAttributes adds a file's attributes: setcap(8) changes no time.
+func withAttributes(line, path string) (string, error) {
+	attributes, err := Attributes(path)
+	for _, a := range attributes {
+		line += fmt.Sprintf(" %s=%x", a.Name, a.Value)
+	}
+	return line, err
 }
 
 func hashFile(path string) (string, error) {
