@@ -17,3 +17,11 @@ func CheckTools() error {
 	}
 	return nil
 }
+
+// Packers are those of Tools that have a say in what an image is like.
+func Packers(compressed bool) []string {
+	if compressed {
+		return []string{"mke2fs", "sfdisk", "qemu-img"}
+	}
+	return []string{"mke2fs", "sfdisk"}
+}

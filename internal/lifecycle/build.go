@@ -310,7 +310,7 @@ func (w *work) plan() error {
 		w.pack.Image.Epoch, w.pack.Image.Latest = w.epoch, w.epoch
 	}
 	id := w.pack.Identity
-	key := store.NewKey(stepPack).Add("format", imageFormat).Add("kernel", string(t.Kernel)).
+	key := store.NewKey(stepPack).Add("format", imageFormat).
 		Add("name", t.FullID(), id.Hostname).Add("init", string(t.Init)).Add("free space", fmt.Sprint(t.FreeMB)).
 		Add("session", id.User, fmt.Sprint(id.SSHPort)).Add("keys", string(id.AuthorizedKey), string(id.HostPublic)).
 		Add(rootfs.Below, string(w.stages[len(w.stages)-1].Key))
@@ -319,6 +319,14 @@ func (w *work) plan() error {
 	}
 	if w.epoch != 0 {
 		key.Add(epochName, fmt.Sprint(w.epoch))
+	}
+	for _, tool := range image.Packers(t.Compress) {
+		// ready tells of one that is missing.
+		if path, err := proc.Find(tool); err == nil {
+			if err := key.AddProgram("tool", path); err != nil {
+				return err
+			}
+		}
 	}
 	w.key, w.reads = key.Sum(), key.Pieces()
 	return nil

@@ -136,20 +136,36 @@ func (b Builder) placeOwnKernel(id string, k ownKernel, record *ImageRecord) err
 // renewKernel replaces nothing but the kernel of an image that is up to date.
 func (w *work) renewKernel() error {
 	id := w.t.FullID()
-	own, ok := w.kernels[id]
 	record, err := ReadImageRecord(w.Paths, id)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(w.Paths.Kernel(id)); !ok || err == nil && record.KernelSum == own.sum {
+	if w.kernelInPlace(record) {
 		w.Step("%s is up to date", id)
 		return nil
 	}
-	if err := w.placeOwnKernel(id, own, &record); err != nil {
+	record.Kernel, record.KernelVersion, record.KernelOrigin, record.KernelSum = w.t.Kernel, "", "", ""
+	if err := w.placeKernels(nil, &record); err != nil {
 		return err
 	}
-	w.Step("%s: the kernel is now %s, the image is up to date", id, own.version)
+	what := "the kernel is now " + record.KernelVersion
+	if w.t.Kernel == family.KernelNone {
+		what = "it has no kernel beside it now"
+	}
+	w.Step("%s: %s, the image is up to date", id, what)
 	return writeRecord(w.Paths, id, record)
+}
+
+// kernelInPlace reports whether beside the image is the kernel that the recipe wants.
+func (w *work) kernelInPlace(record ImageRecord) bool {
+	own, isOwn := w.kernels[w.t.FullID()]
+	switch {
+	case w.t.PackagedKernel():
+		return true // it came with the tree
+	case isOwn:
+		return record.Kernel == w.t.Kernel && record.KernelSum == own.sum && exists(w.Paths.Kernel(w.t.FullID()))
+	}
+	return record.Kernel == w.t.Kernel
 }
 
 // broughtKernel gives a target whose image the user brings its kernel.

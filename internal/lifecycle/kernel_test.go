@@ -67,4 +67,20 @@ func TestKernelAloneIsRenewed(t *testing.T) {
 	if _, err := os.Stat(b.Paths.Initrd(id)); !os.IsNotExist(err) {
 		t.Errorf("an initrd of another kernel was left: %v", err)
 	}
+	// meros build --kernel no: the image stays as well.
+	target.Kernel = family.KernelNone
+	w.kernels = nil
+	for _, want := range []string{"mos_a-b: it has no kernel beside it now", "mos_a-b is up to date"} {
+		said.Reset()
+		if err := w.renewKernel(); err != nil || !strings.Contains(said.String(), want) {
+			t.Errorf("renewKernel = %v, says %q, want %q", err, &said, want)
+		}
+	}
+	record, err = ReadImageRecord(b.Paths, id)
+	if err != nil || record.Key != "k" || record.Kernel != family.KernelNone || record.KernelVersion != "" || record.KernelSum != "" {
+		t.Errorf("record = %+v, %v", record, err)
+	}
+	if _, err := os.Stat(b.Paths.Kernel(id)); !os.IsNotExist(err) {
+		t.Errorf("the kernel of before was left: %v", err)
+	}
 }

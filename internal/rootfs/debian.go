@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"meros/internal/mirror"
 	"meros/internal/proc"
 	"meros/internal/sandbox"
+	"meros/internal/store"
 )
 
 // mergedUsr names the suites that have the package usr-is-merged, which spares
@@ -141,6 +143,36 @@ func mirrorOf(line string) string {
 		return fields[2]
 	}
 	return fields[1]
+}
+
+// debootstrapDir is where debootstrap has what it does for each suite.
+const debootstrapDir = "/usr/share/debootstrap/"
+
+// addTool adds to a key the tool and the archive's keys, as they are on this host.
+func (b Bootstrap) addTool(key *store.KeyBuilder) error {
+	tool, err := proc.Find(b.Tool)
+	if err != nil {
+		return err
+	}
+	files := []string{tool}
+	if b.Tool == "debootstrap" {
+		files = append(files, debootstrapDir+"functions", debootstrapDir+"scripts/"+b.Suite)
+	}
+	for _, file := range files {
+		if err := addIfThere(key, "tool", file); err != nil {
+			return err
+		}
+	}
+	return addIfThere(key, "keys of the archive", b.distro().keyring)
+}
+
+// addIfThere leaves it to those who need a file to miss it.
+func addIfThere(key *store.KeyBuilder, label, file string) error {
+	err := key.AddFile(label, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Install is what the stage of that name reads.

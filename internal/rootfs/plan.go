@@ -111,6 +111,9 @@ func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Targ
 		_, lack = d.lines(mirrors{Security: t.Security}, suite)
 	}
 	key := stageKey(stepBootstrap).Add("command", b.argv("/")...).Add("sources", sources...).Add("security", b.Security)
+	if err := b.addTool(key); err != nil {
+		return Stage{}, err
+	}
 	say := fmt.Sprintf("bootstrapping %s %s with %s", t.Distro, b.Suite, tool)
 	if lack != "" {
 		say += ", " + lack

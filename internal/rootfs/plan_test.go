@@ -3,14 +3,17 @@ package rootfs
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"meros/internal/family"
 	"meros/internal/proc"
 	"meros/internal/proc/proctest"
+	"meros/internal/store"
 )
 
 const indexTargets = "apt-get indextargets --format $(SITE)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)|$(ORIGIN)"
@@ -158,6 +161,35 @@ func TestPlanKeysChangeFromTheStageThatReads(t *testing.T) {
 	after := plan(base)
 	if after[2].Key != before[2].Key || after[3].Key == before[3].Key {
 		t.Error("a changed hook must change the key of the hooks' stage alone")
+	}
+}
+
+// Who updates the bootstrap tool or the archive's keys gets bases made with them.
+func TestPlanKeysChangeWithTheTool(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	tool := filepath.Join(dir, "mmdebstrap")
+	target := family.Target{Family: "f", Name: "t", Distro: "debian", Release: "trixie", Arch: "amd64", Kernel: family.KernelNone, Bootstrap: "mmdebstrap"}
+	plan := func(content string, at time.Time) Stage {
+		t.Helper()
+		if err := os.WriteFile(tool, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(tool, at, at); err != nil {
+			t.Fatal(err)
+		}
+		stages, err := Plan(t.Context(), proctest.Script(t, proctest.Call{Line: indexTargets, Err: proc.ErrNotFound}), &target, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stages[0]
+	}
+	first, again, next := plan("1", time.Unix(1, 0)), plan("1", time.Unix(2, 0)), plan("2", time.Unix(1, 0))
+	if first.Key != again.Key {
+		t.Errorf("installed anew: %q", store.Changes(first.Reads, again.Reads, Below))
+	}
+	if want := []string{"tool changed: mmdebstrap"}; !slices.Equal(store.Changes(first.Reads, next.Reads, Below), want) || first.Key == next.Key {
+		t.Errorf("another version: %q, want %q", store.Changes(first.Reads, next.Reads, Below), want)
 	}
 }
 

@@ -143,6 +143,17 @@ func (k *KeyBuilder) AddFile(label, path string) error {
 		return err
 	}
 	sum, err := hashFile(path)
-	k.Add(label, filepath.Base(path), info.Mode().String(), sum)
+	k.Add(label, fmt.Sprintf("%q %s %s", filepath.Base(path), info.Mode(), sum))
 	return err
+}
+
+// AddProgram adds a large program of the host, whose content is taken to be the same
+// as long as its place, size and time are.
+func (k *KeyBuilder) AddProgram(label, path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	k.Add(label, fmt.Sprintf("%q %s %d %d", filepath.Base(path), path, info.Size(), info.ModTime().UnixNano()))
+	return nil
 }

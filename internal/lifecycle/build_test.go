@@ -1,0 +1,76 @@
+package lifecycle
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"meros/internal/family"
+	"meros/internal/layout"
+	"meros/internal/rootfs"
+	"meros/internal/store"
+)
+
+// planned is the work on a target whose tree is the same each time.
+func planned(t *testing.T, b Builder, change func(*family.Target)) *work {
+	t.Helper()
+	target := &family.Target{Family: "mos_a", Name: "b", Hostname: "b", Rootfs: true, Kernel: family.KernelNone}
+	change(target)
+	w := &work{Builder: b, t: target, stages: []rootfs.Stage{{Name: "files", Key: "tree"}}}
+	if err := w.plan(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// program puts a program of the host into dir.
+func program(t *testing.T, dir, name, content string) {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, []byte(content), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An image is made anew with another version of what makes it, and of no other tool.
+func TestImageKeyChangesWithTheTools(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	b := Builder{Paths: layout.Paths{Root: t.TempDir()}}
+	compressed := func(x *family.Target) { x.Compress = true }
+	plain := func(*family.Target) {}
+	for _, name := range []string{"mke2fs", "sfdisk", "qemu-img", "e2fsck"} {
+		program(t, bin, name, "1")
+	}
+	for name, want := range map[string]bool{"mke2fs": true, "sfdisk": true, "qemu-img": false, "e2fsck": false} {
+		before, small := planned(t, b, plain), planned(t, b, compressed)
+		program(t, bin, name, "longer")
+		after := planned(t, b, plain)
+		if changed := after.key != before.key; changed != want {
+			t.Errorf("another %s: the key changed is %v, want %v", name, changed, want)
+		}
+		if changes := store.Changes(before.reads, after.reads, rootfs.Below); want && !slices.Equal(changes, []string{"tool changed: " + name}) {
+			t.Errorf("another %s: the plan says %q", name, changes)
+		}
+		if changed := planned(t, b, compressed).key != small.key; changed != (name != "e2fsck") {
+			t.Errorf("another %s, compressed: the key changed is %v", name, changed)
+		}
+	}
+}
+
+// A kernel that lies beside the image, and one that the tree brings, are no part of
+// what is packed: the stages tell what the tree has of it.
+func TestImageKeyDoesNotDependOnTheKernelBesideIt(t *testing.T) {
+	b := Builder{Paths: layout.Paths{Root: t.TempDir()}}
+	none := planned(t, b, func(*family.Target) {})
+	for _, mode := range []family.KernelMode{family.KernelSource, family.KernelPrebuilt} {
+		if w := planned(t, b, func(x *family.Target) { x.Kernel = mode }); w.key != none.key {
+			t.Errorf("kernel=%q: %q", mode, store.Changes(none.reads, w.reads, rootfs.Below))
+		}
+	}
+}
