@@ -50,13 +50,43 @@ func Rivals(ctx context.Context, r proc.Runner, f *family.Family) ([]string, err
 	}
 	bridged := map[string]bool{"ip": bridgeCalls("iptables"), "ip6": bridgeCalls("ip6tables")}
 	bridged["inet"] = bridged["ip"] || bridged["ip6"]
-	var words []string
+	words := legacy(f.Policy, bridged)
 	for _, o := range rivals {
 		if why := o.meets(f.Policy, bridged); why != "" {
 			words = append(words, o.words()+", and "+why+" passes it too")
 		}
 	}
 	return words, nil
+}
+
+// legacyNames are where the kernel says which tables iptables-legacy has made. What is
+// in them nft(8) does not show.
+var legacyNames = []struct{ kind, program, file string }{
+	{"ip", "iptables-legacy", "/proc/net/ip_tables_names"},
+	{"ip6", "ip6tables-legacy", "/proc/net/ip6_tables_names"},
+}
+
+// legacy words which tables of iptables-legacy a policy's packets pass, whatever their
+// rules are.
+func legacy(p *family.Policy, bridged map[string]bool) []string {
+	var words []string
+	for _, n := range legacyNames {
+		content, err := os.ReadFile(n.file)
+		if err != nil {
+			continue // a kernel without, or nobody who might load rules
+		}
+		// That of nat judges nothing.
+		tables := slices.DeleteFunc(strings.Fields(string(content)), func(name string) bool { return name == "nat" })
+		slices.Sort(tables)
+		for _, hook := range []string{"forward", "input", "output"} {
+			if why := (rival{kind: n.kind, hook: hook}).meets(p, bridged); why != "" && len(tables) > 0 {
+				words = append(words, fmt.Sprintf("%s has rules that nft does not show (see %s-save), in %s, and %s passes them too",
+					n.program, n.program, strings.Join(tables, ", "), why))
+				break
+			}
+		}
+	}
+	return words
 }
 
 // bridgeCalls reports whether br_netfilter hands bridged frames on to the hooks of IP.
@@ -119,6 +149,8 @@ func (o rival) meets(p *family.Policy, bridged map[string]bool) string {
 			return "what guests send each other"
 		case o.hook == "input" && (toHost || fromHost || routed), o.hook == "output" && (toHost || fromHost || routed):
 			return "what guests and this host send each other"
+		case o.everywhere():
+			return "all that guests send and are sent"
 		}
 		return ""
 	}
@@ -132,8 +164,17 @@ func (o rival) meets(p *family.Policy, bridged map[string]bool) string {
 		return "what guests send each other (net.bridge.bridge-nf-call-iptables or -ip6tables is 1)"
 	case o.hook == "input" && (toHost || fromHost), o.hook == "output" && (toHost || fromHost):
 		return "what guests and this host send each other"
+	case o.everywhere() && (toHost || fromHost || routed && o.kind != "ip6" || inner && bridged[o.kind]):
+		return "all that guests send and are sent by way of this host"
 	}
 	return ""
+}
+
+// everywhere reports whether the chain is passed by what is forwarded and what is not,
+// and drops what it does not know. Rules that refuse some are common there, such as a
+// check of senders, and keep nothing honest.
+func (o rival) everywhere() bool {
+	return o.drops && (o.hook == "prerouting" || o.hook == "postrouting")
 }
 
 func usesIPv6(p *family.Policy) bool {
