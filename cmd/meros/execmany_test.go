@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 	"testing"
+
+	"meros/internal/ui"
 )
 
 func TestPrefixed(t *testing.T) {
@@ -27,4 +30,28 @@ func TestIsPattern(t *testing.T) {
 			t.Errorf("isPattern(%q) = %v", word, got)
 		}
 	}
+}
+
+// Whatever a guest prints in whatever pieces, each line of it is said to be the guest's.
+func FuzzPrefixed(f *testing.F) {
+	f.Add("one\ntwo\x1b[2J\r\n\nend", uint8(3))
+	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		var out bytes.Buffer
+		p := &prefixed{mu: &sync.Mutex{}, w: &out, prefix: "a-b: "}
+		for rest := []byte(text); len(rest) > 0; {
+			n := min(int(size)+1, len(rest))
+			if wrote, err := p.Write(rest[:n]); wrote != n || err != nil {
+				t.Fatalf("Write = %d, %v", wrote, err)
+			}
+			rest = rest[n:]
+		}
+		p.end()
+		want := ""
+		for line := range strings.Lines(text) {
+			want += "a-b: " + ui.Clean(strings.TrimSuffix(line, "\n")) + "\n"
+		}
+		if got := out.String(); got != want && len(text) < maxLine {
+			t.Errorf("written %q, want %q", got, want)
+		}
+	})
 }

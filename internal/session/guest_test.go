@@ -26,15 +26,16 @@ import (
 
 // guest is an SSH server in this process that stands for a target.
 type guest struct {
-	t        *testing.T
-	paths    layout.Paths
-	target   *family.Target
-	home     string
-	config   *ssh.ServerConfig
-	sftp     func(ssh.Channel)                     // nil: a true SFTP server in home
-	shell    func(ch ssh.Channel, reqs chan event) // nil: /bin/sh runs the command
-	starting func()                                // called before a command or shell is started; may be nil
-	early    func(ch ssh.Channel, line string)     // what a process that is to wait does; nil: as a command
+	t         *testing.T
+	paths     layout.Paths
+	target    *family.Target
+	home      string
+	config    *ssh.ServerConfig
+	sftp      func(ssh.Channel)                     // nil: a true SFTP server in home
+	shell     func(ch ssh.Channel, reqs chan event) // nil: /bin/sh runs the command
+	connected func(*ssh.ServerConn)                 // called once a client is logged in; may be nil
+	starting  func()                                // called before a command or shell is started; may be nil
+	early     func(ch ssh.Channel, line string)     // what a process that is to wait does; nil: as a command
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -119,10 +120,13 @@ func (g *guest) point(addr net.Addr) {
 }
 
 func (g *guest) serve(conn net.Conn) {
-	_, chans, reqs, err := ssh.NewServerConn(conn, g.config)
+	server, chans, reqs, err := ssh.NewServerConn(conn, g.config)
 	if err != nil {
 		_ = conn.Close()
 		return
+	}
+	if g.connected != nil {
+		go g.connected(server)
 	}
 	go ssh.DiscardRequests(reqs)
 	for n := range chans {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
+
+	"meros/internal/layout"
 )
 
 // liar is a guest's file system that shows whatever it is told to show.
@@ -25,6 +28,8 @@ type liar struct {
 	list    func(dir string) []fs.FileInfo // entries of a folder, dir as /mos-shared/…
 	content func(file string) (io.ReaderAt, error)
 	links   map[string]string // by base name
+	link    func() string     // what a link says each time it is asked; nil: links
+	cmd     func(method string) error
 }
 
 // shown entries.
@@ -65,7 +70,33 @@ func (l *liar) Filelist(r *sftp.Request) (sftp.ListerAt, error) {
 }
 
 // Readlink implements sftp.ReadlinkFileLister.
-func (l *liar) Readlink(file string) (string, error) { return l.links[path.Base(file)], nil }
+func (l *liar) Readlink(file string) (string, error) {
+	if l.link != nil {
+		return l.link(), nil
+	}
+	return l.links[path.Base(file)], nil
+}
+
+// Filecmd implements sftp.FileCmder.
+func (l *liar) Filecmd(r *sftp.Request) error {
+	if l.cmd == nil {
+		return os.ErrPermission
+	}
+	return l.cmd(r.Method)
+}
+
+// Filewrite implements sftp.FileWriter.
+func (l *liar) Filewrite(*sftp.Request) (io.WriterAt, error) {
+	if l.cmd == nil {
+		return nil, os.ErrPermission
+	}
+	return forgetful{}, l.cmd("Write")
+}
+
+// forgetful takes all and keeps nothing.
+type forgetful struct{}
+
+func (forgetful) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
 
 // Fileread implements sftp.FileReader.
 func (l *liar) Fileread(r *sftp.Request) (io.ReaderAt, error) {
@@ -87,7 +118,7 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) {
 func lying(t *testing.T, l *liar) *guest {
 	return newGuest(t, func(g *guest) {
 		g.sftp = func(ch ssh.Channel) {
-			s := sftp.NewRequestServer(ch, sftp.Handlers{FileGet: l, FileList: l})
+			s := sftp.NewRequestServer(ch, sftp.Handlers{FileGet: l, FileList: l, FilePut: l, FileCmd: l})
 			_ = s.Serve()
 		}
 	})
@@ -280,6 +311,141 @@ func TestPullBabble(t *testing.T) {
 					t.Errorf("error %v, want %q", err, name)
 				}
 			})
+		})
+	}
+}
+
+// A name of 64 KiB is one entry that is refused, and told in few words.
+func TestPullLongName(t *testing.T) {
+	g := lying(t, &liar{list: only(lie{strings.Repeat("x", 64<<10), 0o644, 7})})
+	_, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{})
+	if r, ok := errors.AsType[*RefusedError](err); !ok || r.Total != 1 || len(r.Entries[0].String()) > 2000 {
+		t.Errorf("error %.100v", err)
+	}
+}
+
+// A link is asked once where it points: what was checked is what is made.
+func TestPullLinkThatChanges(t *testing.T) {
+	asked := 0
+	g := lying(t, &liar{
+		list: only(lie{"link", fs.ModeSymlink | 0o777, 0}),
+		link: func() string {
+			asked++
+			return []string{"harmless", "/etc/passwd"}[min(asked, 2)-1]
+		},
+	})
+	if _, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	target, err := os.Readlink(filepath.Join(g.paths.Shared("mos_demo-box"), "link"))
+	want(t, "link", []any{target, err, asked}, []any{"harmless", nil, 1})
+}
+
+// What was listed as a file may be a link or a pipe once it is opened: the bytes are a
+// guest's in any case, and where none come the person ends it.
+func TestPullFileThatBecomesAPipe(t *testing.T) {
+	open := make(chan struct{})
+	defer close(open)
+	g := lying(t, &liar{list: only(lie{"f", 0o644, 7}), content: func(string) (io.ReaderAt, error) { <-open; return zeros{}, nil }})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	within(t, 5*time.Second, "pull", func() {
+		if _, err := Pull(ctx, g.dial(), g.paths, quiet(), PullOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+	})
+	if left, _ := os.ReadDir(filepath.Dir(g.paths.Shared("mos_demo-box"))); len(left) > 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+// A guest opens nothing here: what OpenSSH's clients let a server open is refused.
+func TestGuestOpensNothing(t *testing.T) {
+	results := make(chan error, 10)
+	kinds := []string{"forwarded-tcpip", "forwarded-streamlocal@openssh.com", "x11", "auth-agent@openssh.com", "session", "direct-tcpip", "tun@openssh.com"}
+	g := newGuest(t, func(g *guest) {
+		g.connected = func(server *ssh.ServerConn) {
+			for _, kind := range kinds {
+				at := struct {
+					Host     string
+					Port     uint32
+					From     string
+					FromPort uint32
+				}{"127.0.0.1", 22, "127.0.0.1", 1}
+				_, _, err := server.OpenChannel(kind, ssh.Marshal(at))
+				results <- err
+			}
+		}
+	})
+	c := g.dial()
+	for _, kind := range kinds {
+		select {
+		case err := <-results:
+			if _, refused := errors.AsType[*ssh.OpenChannelError](err); !refused {
+				t.Errorf("%s: %v, want a refusal", kind, err)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s: no answer", kind)
+		}
+	}
+	if err := Exec(t.Context(), c, quiet(), []string{"true"}, ExecOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// turncoat is a host key that becomes another.
+type turncoat struct {
+	ssh.Signer
+	other  ssh.Signer
+	turned atomic.Bool
+}
+
+func (s *turncoat) now() ssh.Signer {
+	if s.turned.Load() {
+		return s.other
+	}
+	return s.Signer
+}
+
+func (s *turncoat) PublicKey() ssh.PublicKey { return s.now().PublicKey() }
+
+func (s *turncoat) Sign(r io.Reader, data []byte) (*ssh.Signature, error) {
+	return s.now().Sign(r, data)
+}
+
+// The host key has to be the pinned one whenever keys are exchanged anew.
+func TestAnotherHostKeyLater(t *testing.T) {
+	for _, turns := range []bool{false, true} {
+		other, err := MakeKeys(layout.Paths{Root: t.TempDir()}, "mos_demo-box")
+		if err != nil {
+			t.Fatal(err)
+		}
+		signer := &turncoat{}
+		if signer.other, err = ssh.ParsePrivateKey(other.HostPrivate); err != nil {
+			t.Fatal(err)
+		}
+		g := newGuest(t, func(g *guest) {
+			private, err := os.ReadFile(g.paths.HostKey("mos_demo-box"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if signer.Signer, err = ssh.ParsePrivateKey(private); err != nil {
+				t.Fatal(err)
+			}
+			g.config.AddHostKey(signer)
+			g.config.RekeyThreshold = 64 << 10
+		})
+		c := g.dial()
+		signer.turned.Store(turns)
+		argv := []string{"head", "-c", "1000000", "/dev/zero"}
+		if turns {
+			argv = []string{"cat", "/dev/zero"} // until the keys are exchanged, whenever that is
+		}
+		within(t, 20*time.Second, "exec", func() {
+			err := Exec(t.Context(), c, quiet(), argv, ExecOptions{})
+			if turns != errors.Is(err, ErrLost) || !turns && err != nil {
+				t.Errorf("the key turns: %t, error %v", turns, err)
+			}
 		})
 	}
 }

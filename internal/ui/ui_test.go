@@ -2,7 +2,10 @@ package ui_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"meros/internal/ui"
 )
@@ -43,6 +46,12 @@ func FuzzClean(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if again := ui.Clean(ui.Clean(s)); again != ui.Clean(s) {
 			t.Errorf("Clean is not idempotent for %q", s)
+		}
+		unfit := func(r rune) bool {
+			return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r))
+		}
+		if got := ui.Clean(s); !utf8.ValidString(got) || strings.IndexFunc(got, unfit) >= 0 {
+			t.Errorf("Clean(%q) = %q", s, got)
 		}
 	})
 }
