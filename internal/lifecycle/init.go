@@ -28,6 +28,7 @@ type Guests struct {
 	Ready  Ready // nil: guests are not waited for
 
 	HookTime time.Duration // how long one host hook may take; 0: two minutes
+	Silence  time.Duration // after how long a console that prints nothing is no longer listened to; 0: half a minute
 }
 
 // Ready reports whether a session can be opened on a target: nil if so, else why

@@ -36,13 +36,15 @@ type climber struct {
 	line    *ui.Line
 	started time.Time
 
-	mu   sync.Mutex
-	at   rung
-	said time.Time // when something was shown last
+	mu      sync.Mutex
+	at      rung
+	reached time.Time // when it came to this rung
+	heard   time.Time // when its console printed something last
+	said    time.Time // when something was shown last
 }
 
 func newClimber(line *ui.Line, started time.Time) *climber {
-	c := &climber{line: line, started: started}
+	c := &climber{line: line, started: started, heard: started}
 	c.reach(rungRunning)
 	return c
 }
@@ -61,10 +63,24 @@ func (c *climber) reach(r rung) {
 	if r <= c.at {
 		return
 	}
-	c.at, c.said = r, time.Now()
+	c.at, c.reached, c.said = r, time.Now(), time.Now()
 	if r < rungLogin { // of which the end of the line tells
 		c.line.Stage(c.percent(), "%s after %s", r, c.elapsed())
 	}
+}
+
+// hear notes that the console has printed something.
+func (c *climber) hear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = time.Now()
+}
+
+// since is how long the guest has been on its rung, and its console silent.
+func (c *climber) since() (at rung, onIt, silent time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at, time.Since(c.reached), time.Since(c.heard)
 }
 
 // wait says that the guest is still on its rung, where nothing redraws the line

@@ -26,6 +26,7 @@ type plan struct {
 	domains  []domainStart
 	accel    virt.Accel
 	warnings []string
+	unheard  bool // the guests' consoles are not kept
 }
 
 type domainStart struct {
@@ -52,7 +53,7 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 	if err != nil {
 		return p, err
 	}
-	p.accel = h.accel
+	p.accel, p.unheard = h.accel, h.unbounded != nil
 	if h.unbounded != nil {
 		p.warnings = append(p.warnings, fmt.Sprintf("consoles are not kept: %v", h.unbounded))
 	}

@@ -28,14 +28,18 @@ const (
 // errTooLong ends a wait whose time is up.
 var errTooLong = errors.New("the time is up")
 
-// wait returns when a session can be opened on every target that has one, or with
-// the reason why not.
+// wait returns when a session can be opened on every target that has one, and the
+// others' kernels have reached their init, or with the reason why not.
 func (r *run) wait(ctx context.Context, timeout time.Duration) error {
 	targets := slices.DeleteFunc(slices.Clone(r.targets), func(t *family.Target) bool { return !t.HasSession() })
+	until := "sessions can be opened"
 	if len(targets) == 0 {
+		until = "the guests' kernels have reached init"
+	}
+	if targets = append(targets, r.onlyHeard()...); len(targets) == 0 {
 		return nil
 	}
-	r.Step("waiting until sessions can be opened, at most %s", timeout)
+	r.Step("waiting until %s, at most %s", until, timeout)
 	limited, stop := context.WithTimeoutCause(ctx, timeout, errTooLong)
 	defer stop()
 	waiting, cancel := context.WithCancelCause(limited)
@@ -51,7 +55,7 @@ func (r *run) wait(ctx context.Context, timeout time.Duration) error {
 	faults := make([]error, len(targets))
 	for i, c := range w.climbing {
 		all.Go(func() {
-			if faults[i] = w.one(waiting, c); faults[i] != nil {
+			if faults[i] = w.await(waiting, c); faults[i] != nil {
 				cancel(faults[i])
 			}
 		})
@@ -119,7 +123,11 @@ func (w *waiter) watch(ctx context.Context, end context.CancelCauseFunc) {
 // readConsole takes what a guest has printed, and returns why it will never be
 // ready.
 func (w *waiter) readConsole(c *waited) error {
+	before := c.console.at
 	c.console.read(&c.boot)
+	if c.console.at != before {
+		c.hear()
+	}
 	c.reach(c.boot.at)
 	if c.boot.fault == "" {
 		return nil
@@ -138,6 +146,9 @@ func (w *waiter) alive(ctx context.Context) error {
 		return err
 	}
 	for _, t := range w.targets {
+		if w.upOnce(t) {
+			continue
+		}
 		if err := w.aliveOne(t, domains); err != nil {
 			return err
 		}
@@ -180,13 +191,21 @@ func panicHint(err error) error {
 	return err
 }
 
+// await waits for one target.
+func (w *waiter) await(ctx context.Context, c *waited) error {
+	wait := w.one
+	if !c.target.HasSession() {
+		wait = w.untilInit
+	}
+	err := wait(ctx, c)
+	if err != nil {
+		c.line.End("")
+	}
+	return err
+}
+
 // one knocks at a target until it lets in.
-func (w *waiter) one(ctx context.Context, c *waited) (err error) {
-	defer func() {
-		if err != nil {
-			c.line.End("")
-		}
-	}()
+func (w *waiter) one(ctx context.Context, c *waited) error {
 	var last error // what it said before the wait ended
 	for {
 		err := w.Ready(ctx, c.target, c.passed)

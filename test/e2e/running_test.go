@@ -164,4 +164,9 @@ func testNoRootFS(t *testing.T, root string) {
 	if earlier := names(t, filepath.Join(root, "data/log", box+".console.*")); len(earlier) < 2 {
 		t.Errorf("no earlier boot's log is kept: %q", earlier)
 	}
+	// Without an address there is no session, and no less of a panic.
+	const address = `<network network_addr="10.60.7.1" ip_addr="10.60.7.2" />`
+	replaceIn(t, root, "mos_demo/build/box.xml", address, "<!-- address -->")
+	defer replaceIn(t, root, "mos_demo/build/box.xml", "<!-- address -->", address)
+	wantFailure(t, meros(t, root, "init", box, "--disposable"), 1, `after "kernel up": Kernel panic - not syncing: VFS: Unable to mount root fs`)
 }
