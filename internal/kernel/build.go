@@ -26,6 +26,7 @@ type Builder struct {
 	*ui.Streams
 	Runner proc.Runner
 	Paths  layout.Paths
+	Stall  time.Duration // how long a server may send nothing; 0: stall.Time
 }
 
 // Options come from the call.

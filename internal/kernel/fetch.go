@@ -15,6 +15,7 @@ import (
 
 	"meros/internal/hint"
 	"meros/internal/proc"
+	"meros/internal/stall"
 )
 
 // pinned gets the source that kernel.conf names: by git where the tag can be
@@ -90,7 +91,7 @@ func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 	ref := "refs/tags/" + r.tag
 	for _, argv := range [][]string{
 		{"init", "--quiet"},
-		{"fetch", "--quiet", "--depth=1", "--no-tags", "--", r.url, ref + ":" + ref},
+		append(silentServers(), "fetch", "--quiet", "--depth=1", "--no-tags", "--", r.url, ref+":"+ref),
 	} {
 		if err := b.runGit(ctx, part, nil, nil, argv...); err != nil {
 			return errors.Join(fetchHint(fmt.Errorf("fetch %s of %s: %w", r.tag, r.url, err), r), os.RemoveAll(part))
@@ -103,6 +104,12 @@ func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 		return errors.Join(wordy(fmt.Errorf("check out %s: %w", r.tag, err)), os.RemoveAll(part))
 	}
 	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+// silentServers are git's options for giving up a server that sends nothing for
+// two minutes. While it collects what to send, it sends next to nothing.
+func silentServers() []string {
+	return []string{"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=120"}
 }
 
 func fetchHint(err error, r repo) error {
@@ -213,7 +220,7 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 		return "", err
 	}
 	b.Step("downloading %s", url)
-	got, err := save(ctx, url, file+".partial")
+	got, err := b.save(ctx, url, file+".partial")
 	if err == nil && got != want {
 		err = wrongSum(url, got, want)
 	}
@@ -224,8 +231,8 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 }
 
 // save writes what url gives to file, and returns its sha256.
-func save(ctx context.Context, url, file string) (string, error) {
-	body, err := open(ctx, url)
+func (b Builder) save(ctx context.Context, url, file string) (string, error) {
+	body, err := b.open(ctx, url)
 	if err != nil {
 		return "", err
 	}
@@ -235,24 +242,36 @@ func save(ctx context.Context, url, file string) (string, error) {
 		return "", err
 	}
 	h := sha256.New()
-	_, err = io.Copy(io.MultiWriter(f, h), body)
+	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(body, maxDownload+1))
+	if err == nil && n > maxDownload {
+		err = fmt.Errorf("more than %d MiB, which no kernel and no source of one has", int64(maxDownload)>>20)
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("download %s: %w", url, err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func open(ctx context.Context, url string) (io.ReadCloser, error) {
+// maxDownload bounds what a server can fill the disk with: a source has 140 MiB, a
+// distribution's kernel with all its debug symbols less than 1 GiB.
+const maxDownload = 2 << 30
+
+// open gives up a server that falls silent.
+func (b Builder) open(ctx context.Context, url string) (io.ReadCloser, error) {
 	if path, ok := strings.CutPrefix(url, "file://"); ok {
 		return os.Open(path)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	limit := b.Stall
+	if limit == 0 {
+		limit = stall.Time
+	}
+	resp, err := stall.Do(http.DefaultClient, req, limit)
 	if err != nil {
-		return nil, hint.Add(fmt.Errorf("download: %w", err), "is the network up, and does it let you there?")
+		return nil, hint.Add(fmt.Errorf("download %s: %w", url, err), "is the network up, and does it let you there?")
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()

@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -10,8 +11,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"meros/internal/kernel"
+	"meros/internal/stall"
 )
 
 // pack makes a tarball of the bench's tree and returns it with its sum.
@@ -60,6 +63,49 @@ func TestRemoteTarball(t *testing.T) {
 	// The pin of kernel.conf is the default, where no tag can be verified.
 	b.write(filepath.Join(b.root, "conf/kernel/kernel.conf"), "version = 6.1\nfragments = base\ntarball = "+url+"\nsha256 = "+sum+"\n")
 	b.mustBuild(kernel.Options{})
+}
+
+// A server that takes the request and never answers, or stops in the middle, is
+// given up.
+func TestSilentServer(t *testing.T) {
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"no answer": func(http.ResponseWriter) {},
+		"half a file": func(w http.ResponseWriter) {
+			_, _ = w.Write([]byte("half"))
+			w.(http.Flusher).Flush()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			ended := make(chan struct{})
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begin(w)
+				<-ended
+			}))
+			defer server.Close()
+			defer close(ended)
+			builder := b.builder()
+			builder.Stall = 100 * time.Millisecond
+			_, err := builder.Download(t.Context(), server.URL+"/linux.tar.xz", strings.Repeat("1", 64))
+			if !errors.Is(err, stall.ErrSilent) || !strings.Contains(err.Error(), server.URL) {
+				t.Errorf("Download = %v, want ErrSilent and the address", err)
+			}
+			if left, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/download/*")); len(left) != 0 {
+				t.Errorf("left in the downloads: %v", left)
+			}
+		})
+	}
+}
+
+// git gives up by itself, if it is told to.
+func TestGitGivesUpSilentServers(t *testing.T) {
+	b := newBench(t)
+	b.shim("git", "#!/bin/sh\necho \"$@\" >>"+b.root+"/git-calls\ncase $* in *fetch*) exit 1 ;; esac\n")
+	b.wantError(kernel.Options{Request: kernel.Request{Source: "https://example.org/linux.git", Tag: "v6.1", Commit: strings.Repeat("0", 40)}}, "fetch v6.1")
+	calls, err := os.ReadFile(filepath.Join(b.root, "git-calls"))
+	if err != nil || !strings.Contains(string(calls), "http.lowSpeedLimit=1 -c http.lowSpeedTime=120 fetch") {
+		t.Errorf("git was called as %q, %v", calls, err)
+	}
 }
 
 // repository makes a git repository of the bench's tree with the tag v6.1.
