@@ -81,7 +81,7 @@ func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return old, "", err
 	}
-	o := Options{Request: Request{Source: old.Asked}, With: old.With, Arch: old.Arch}
+	o := Options{Request: old.request(), With: old.With, Arch: old.Arch}
 	if err == nil {
 		p, err := b.plan(o)
 		if err == nil && p.config == old.Config {
@@ -190,7 +190,8 @@ func (m *making) run(ctx context.Context) (Record, error) {
 		return Record{}, err
 	}
 	r := Record{
-		Config: m.config, Release: release, Arch: m.arch.name, Source: m.tree.Origin, Asked: m.lasting(), With: m.With,
+		Config: m.config, Release: release, Arch: m.arch.name, With: m.With,
+		Source: m.tree.Origin, Asked: m.lasting(), Tag: m.Tag, Commit: m.Commit, Sum: m.SHA256,
 		Built: time.Now().UTC().Truncate(time.Second),
 	}
 	err = m.compile(ctx, &r)

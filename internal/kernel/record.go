@@ -21,15 +21,23 @@ type Record struct {
 	Arch    string    `json:"arch"`
 	Source  string    `json:"source"`          // where it came from, for people
 	Asked   string    `json:"asked,omitempty"` // --source, as far as it holds on any day
-	With    []string  `json:"with,omitempty"`  // fragments beside those of kernel.conf
-	SHA256  string    `json:"sha256"`          // of the kernel's file
-	Objects int       `json:"objects"`         // object files it is made of
-	Symbols int       `json:"symbols"`         // that are built in
-	Seconds float64   `json:"seconds"`         // the last call of make took
+	Tag     string    `json:"tag,omitempty"`   // --tag, --commit and --sha256, which verify it
+	Commit  string    `json:"commit,omitempty"`
+	Sum     string    `json:"source_sha256,omitempty"`
+	With    []string  `json:"with,omitempty"` // fragments beside those of kernel.conf
+	SHA256  string    `json:"sha256"`         // of the kernel's file
+	Objects int       `json:"objects"`        // object files it is made of
+	Symbols int       `json:"symbols"`        // that are built in
+	Seconds float64   `json:"seconds"`        // the last call of make took
 	Built   time.Time `json:"built"`
 }
 
 const recordSuffix = ".json"
+
+// request asks for the same source again.
+func (r Record) request() Request {
+	return Request{Source: r.Asked, Tag: r.Tag, Commit: r.Commit, SHA256: r.Sum}
+}
 
 // Current returns the record of the kernel that targets get and the path of its
 // file. The error wraps fs.ErrNotExist when none was built.

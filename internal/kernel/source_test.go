@@ -153,6 +153,35 @@ func TestGitTag(t *testing.T) {
 	}
 }
 
+// After a change of the fragments the kernel is built of the same source, known to
+// be the same in the same way.
+func TestEnsureVerifiesAsAsked(t *testing.T) {
+	ensure := func(b *bench, want string) {
+		b.t.Helper()
+		b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
+		r, _, err := b.builder().Ensure(b.t.Context())
+		if err != nil || !strings.Contains(r.Source, want) {
+			b.t.Errorf("Ensure = %+v, %v, want a source of %s", r, err, want)
+		}
+	}
+	t.Run("tag", func(t *testing.T) {
+		b := newBench(t)
+		url, commit := b.repository()
+		// kernel.conf's own tag is another one.
+		b.write(filepath.Join(b.root, "conf/kernel/kernel.conf"), "version = 6.9\nfragments = base\ngit = "+url+"\ntag = v6.9\n")
+		b.mustBuild(kernel.Options{Request: kernel.Request{Source: url, Tag: "v6.1", Commit: commit}})
+		ensure(b, commit)
+	})
+	t.Run("tarball", func(t *testing.T) {
+		b := newBench(t)
+		file, sum := b.pack()
+		server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(file))))
+		defer server.Close()
+		b.mustBuild(source(server.URL+"/linux-6.1.tar.gz", sum))
+		ensure(b, sum)
+	})
+}
+
 // TestGitSignature signs tags with keys made for the test.
 func TestGitSignature(t *testing.T) {
 	b := newBench(t)
