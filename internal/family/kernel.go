@@ -22,6 +22,7 @@ var sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // prebuilt reads <kernel>, which says where a prebuilt kernel is.
 func (b *buildFile) prebuilt(n *node) {
 	if n == nil {
+		b.noPrebuilt()
 		return
 	}
 	p := &b.target.Prebuilt
@@ -46,6 +47,15 @@ func (b *buildFile) prebuilt(n *node) {
 	if b.target.Kernel != KernelPrebuilt {
 		b.file.fault(n.line, "kernel", `is for kernel="prebuilt" in <build> only`)
 	}
+}
+
+// noPrebuilt faults a target that wants a prebuilt kernel and names none.
+func (b *buildFile) noPrebuilt() {
+	if b.target.Kernel != KernelPrebuilt {
+		return
+	}
+	a, _ := b.elements["build"].attr("kernel")
+	b.file.fault(a.line, "build: kernel", `prebuilt is named by <kernel url="…" sha256="…" /> or <kernel package="…" />, and there is none`)
 }
 
 // kernelPackage faults what does not go with a package.
