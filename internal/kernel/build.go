@@ -142,7 +142,7 @@ func (b Builder) build(ctx context.Context, o Options) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	key := hashOf(p.config, t.ID)
+	key := hashOf(p.config, t.ID, b.compiler(ctx, p.arch))
 	if r, file := withKey(b.Paths, key); file != "" && !o.Anew {
 		b.Step("kernel %s is up to date", r.Release)
 		return r, point(b.Paths, file)

@@ -19,9 +19,11 @@ import (
 )
 
 // fakeMake does what the kernel's Makefile would: it answers the three calls
-// that a build makes of it. The tree's file "act" is what compiling means.
+// that a build makes of it. The tree's file "act" is what compiling means. How it
+// was called is noted beside the tree, which stays as it is.
 const fakeMake = `#!/bin/sh
 set -e
+all=$*
 while [ $# -gt 0 ]; do
 	case $1 in
 	-C) src=$2; shift ;;
@@ -30,7 +32,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-echo "$goal" >>"$src/calls"
+echo "$goal: nice $(nice) $all" >>"$src/../calls"
 case $goal in
 allnoconfig) sed '/LOST/d' "$KCONFIG_ALLCONFIG" >"$obj/.config" ;;
 kernelrelease) echo 6.1.0-test ;;
@@ -42,6 +44,9 @@ bzImage | Image)
 	;;
 esac
 `
+
+// compilers for x86_64, of this host or of another.
+var compilers = []string{"gcc", "x86_64-linux-gnu-gcc"}
 
 // bench is a root, a source tree, and a PATH with programs that do as told.
 type bench struct {
@@ -61,7 +66,7 @@ func newBench(t *testing.T) *bench {
 	for name, content := range map[string]string{"Makefile": "", "Kconfig": "", "scripts/kconfig/conf.c": "", "act": "echo '  CC      a.o'\necho '  AS      b.o'\ntouch $obj/a.o $obj/b.o\n"} {
 		b.write(filepath.Join(b.src, name), content)
 	}
-	for _, program := range []string{"gcc", "ld", "bc", "bison", "flex", "perl", "xz"} {
+	for _, program := range append(compilers, "ld", "x86_64-linux-gnu-ld", "bc", "bison", "flex", "perl", "xz") {
 		b.shim(program, "#!/bin/sh\n")
 	}
 	b.shim("make", fakeMake)
@@ -102,8 +107,6 @@ func (b *bench) builder() kernel.Builder {
 
 // build builds for x86_64, whatever the host is.
 func (b *bench) build(ctx context.Context, o kernel.Options) (kernel.Record, error) {
-	b.shim("x86_64-linux-gnu-gcc", "#!/bin/sh\n")
-	b.shim("x86_64-linux-gnu-ld", "#!/bin/sh\n")
 	o.Arch = "x86_64"
 	return b.builder().Build(ctx, o)
 }
@@ -117,12 +120,16 @@ func (b *bench) mustBuild(o kernel.Options) kernel.Record {
 	return r
 }
 
-// compiled counts how often make was asked for a kernel.
-func (b *bench) compiled() int {
-	calls, _ := os.ReadFile(filepath.Join(b.src, "calls"))
-	_ = os.Remove(filepath.Join(b.src, "calls"))
-	return strings.Count(string(calls), "bzImage")
+// calls are how make was called since the last look, a line each.
+func (b *bench) calls() string {
+	file := filepath.Join(filepath.Dir(b.src), "calls")
+	calls, _ := os.ReadFile(file)
+	_ = os.Remove(file)
+	return string(calls)
 }
+
+// compiled counts how often make was asked for a kernel.
+func (b *bench) compiled() int { return strings.Count(b.calls(), "bzImage: ") }
 
 func (b *bench) wantError(o kernel.Options, words ...string) {
 	b.t.Helper()
@@ -160,7 +167,6 @@ func TestBuildOnceForTheSameThings(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// make's own note of its calls is a change of the tree: compiled took it away.
 	b.mustBuild(b.fromSource())
 	if n := b.compiled(); n != 0 || !strings.Contains(b.err.String(), "kernel 6.1.0-test is up to date") {
 		t.Errorf("an unchanged kernel was compiled %d times:\n%s", n, &b.err)
@@ -179,6 +185,29 @@ func TestBuildOnceForTheSameThings(t *testing.T) {
 	b.mustBuild(more)
 	if n := b.compiled(); n != 1 {
 		t.Errorf("a changed source was compiled %d times, want 1", n)
+	}
+	for _, compiler := range compilers {
+		b.shim(compiler, "#!/bin/sh\necho 'gcc 13.1'\necho more\n")
+	}
+	b.mustBuild(more)
+	if n := b.compiled(); n != 1 {
+		t.Errorf("a changed compiler compiled %d times, want 1", n)
+	}
+}
+
+// The person's other work goes first, and what was compiled once is found again.
+func TestBuildIsNiceAndCached(t *testing.T) {
+	b := newBench(t)
+	b.mustBuild(b.fromSource())
+	if calls := b.calls(); !strings.Contains(calls, "bzImage: nice 19 ") || strings.Contains(calls, "ccache") {
+		t.Errorf("make was called as:\n%s\nwant it at the lowest priority, and no ccache, which is not there", calls)
+	}
+	b.shim("ccache", "#!/bin/sh\n")
+	more := b.fromSource()
+	more.With = []string{"more"}
+	b.mustBuild(more)
+	if calls := b.calls(); !strings.Contains(calls, "CC=ccache ") {
+		t.Errorf("make was called as:\n%s\nwant the compiler behind ccache", calls)
 	}
 }
 
@@ -213,9 +242,10 @@ func TestBuildFaults(t *testing.T) {
 	})
 	t.Run("no compiler", func(t *testing.T) {
 		b := newBench(t)
-		os.Remove(filepath.Join(b.bin, "bison"))
-		os.Remove(filepath.Join(b.bin, "flex"))
-		b.wantError(b.fromSource(), "cannot be built without bison, flex", "./dist-conf.sh --with-kernel-build")
+		for _, program := range append(compilers, "bison", "flex") {
+			os.Remove(filepath.Join(b.bin, program))
+		}
+		b.wantError(b.fromSource(), "cannot be built without ", "gcc, bison, flex", "./dist-conf.sh --with-kernel-build")
 	})
 	t.Run("full disk", func(t *testing.T) {
 		b := newBench(t)
@@ -241,15 +271,20 @@ func TestBuildFaults(t *testing.T) {
 	})
 }
 
+// goOn compiles one.o, unless it is there, and then two.o.
+const goOn = "test -e $obj/one.o || echo '  CC      one.o' >>$calls; touch $obj/one.o\necho '  CC      two.o' >>$calls; touch $obj/two.o\n"
+
 func TestBuildInterruptedGoesOn(t *testing.T) {
 	b := newBench(t)
-	act := filepath.Join(b.src, "act")
-	b.write(act, "touch $obj/one.o\necho '  CC      one.o'\nsleep 60\n")
-	b.write(filepath.Join(b.src, "calls"), "")
+	// What compiling means stands outside of the tree, which is to stay the same.
+	act := filepath.Join(t.TempDir(), "act")
+	b.write(filepath.Join(b.src, "act"), "calls=$src/../calls\n. "+act+"\n")
+	b.write(act, "touch $obj/one.o\nsleep 60\n")
+	one := filepath.Join(b.root, "data/build/kernel/obj/*/one.o")
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		for {
-			if found, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/obj/*/one.o")); len(found) > 0 {
+			if found, _ := filepath.Glob(one); len(found) > 0 {
 				cancel()
 				return
 			}
@@ -262,7 +297,13 @@ func TestBuildInterruptedGoesOn(t *testing.T) {
 	if _, _, err := kernel.Current(layout.Paths{Root: b.root}); err == nil {
 		t.Error("an interrupted build left a kernel")
 	}
-	if found, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/obj/*/one.o")); len(found) != 1 {
+	if found, _ := filepath.Glob(one); len(found) != 1 {
 		t.Error("what was compiled before the interruption is gone")
+	}
+	b.calls()
+	b.write(act, goOn)
+	r := b.mustBuild(b.fromSource())
+	if calls := b.calls(); r.Objects != 2 || strings.Contains(calls, "one.o") || !strings.Contains(calls, "two.o") {
+		t.Errorf("the second call made %d objects, and did:\n%s\nwant it to go on behind one.o", r.Objects, calls)
 	}
 }

@@ -108,6 +108,13 @@ func TestGitGivesUpSilentServers(t *testing.T) {
 	}
 }
 
+// Where the pinned source cannot be had, the host's distribution may have one.
+func TestDistroSourceIsHinted(t *testing.T) {
+	b := newBench(t)
+	b.shim("apt-get", "#!/bin/sh\n")
+	b.wantError(kernel.Options{}, "names no source that can be verified", "this host's distribution has a kernel source of its own: meros kernel-build --source distro")
+}
+
 // repository makes a git repository of the bench's tree with the tag v6.1.
 func (b *bench) repository() (url, commit string) {
 	b.t.Helper()

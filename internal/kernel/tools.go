@@ -71,6 +71,17 @@ func (b Builder) checkTools(ctx context.Context, a arch) error {
 	return hint.Add(err, "sudo ./dist-conf.sh --with-kernel-build")
 }
 
+// compiler is the first line that the compiler says of its version: another one
+// makes another kernel of the same source.
+func (b Builder) compiler(ctx context.Context, a arch) string {
+	var out strings.Builder
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{a.cross + "gcc", "--version"}, Stdout: &out}); err != nil {
+		return "" // compiling will say what is wrong with it
+	}
+	line, _, _ := strings.Cut(out.String(), "\n")
+	return line
+}
+
 func (b Builder) hasHeader(ctx context.Context, name string) bool {
 	argv := []string{"gcc", "-E", "-include", name, "-x", "c", "/dev/null", "-o", "/dev/null"}
 	return b.Runner.Run(ctx, proc.Cmd{Argv: argv}) == nil
