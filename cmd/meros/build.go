@@ -47,7 +47,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: as cores and memory allow)")
 	cmd.Flags().StringVar(&o.kernel, "kernel", "", "take the kernel from: source, distro, prebuilt or no (default: as the recipe says)")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
-	cmd.Flags().BoolVar(&o.offline, "offline", false, "take packages only from what earlier builds downloaded")
+	cmd.Flags().BoolVar(&o.offline, "offline", false, "take packages and kernels only from what earlier builds downloaded")
 	cmd.Flags().BoolVar(&o.refresh, "refresh", false, "take the newest packages: bootstrap anew, and all that follows")
 	return cmd
 }

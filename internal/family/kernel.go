@@ -17,6 +17,12 @@ func (t *Target) PackagedKernel() bool {
 	return t.Kernel == KernelDistro || t.Kernel == KernelPrebuilt && t.Prebuilt.Package != ""
 }
 
+// OwnKernel reports whether the kernel lies beside the image without being of the
+// rootfs: built by meros, or downloaded.
+func (t *Target) OwnKernel() bool {
+	return t.Kernel == KernelSource || t.Kernel == KernelPrebuilt && t.Prebuilt.Package == ""
+}
+
 var sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // prebuilt reads <kernel>, which says where a prebuilt kernel is.

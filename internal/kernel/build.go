@@ -26,7 +26,9 @@ type Builder struct {
 	*ui.Streams
 	Runner proc.Runner
 	Paths  layout.Paths
-	Stall  time.Duration // how long a server may send nothing; 0: stall.Time
+
+	Offline bool          // take nothing from the network
+	Stall   time.Duration // how long a server may send nothing; 0: stall.Time
 }
 
 // Options come from the call.
@@ -77,26 +79,47 @@ func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
 		return Record{}, "", err
 	}
 	defer unlock()
-	old, file, err := Current(b.Paths)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return old, "", err
+	next, err := b.Next()
+	if err != nil {
+		return next.Record, "", err
 	}
-	o := Options{Request: old.request(), With: old.With, Arch: old.Arch}
-	if err == nil {
-		p, err := b.plan(o)
-		if err == nil && p.config == old.Config {
-			return old, file, nil
-		}
-		if err != nil {
-			return old, "", err
-		}
-		b.Step("the kernel's configuration has changed since %s was built", old.Release)
+	if next.Why == "" {
+		return next.Record, next.file, nil
 	}
-	r, err := b.build(ctx, o)
+	if next.file != "" {
+		b.Step("the kernel is built again: %s since %s was built", next.Why, next.Record.Release)
+	}
+	r, err := b.build(ctx, next.options)
 	if err != nil {
 		return r, "", hint.Add(fmt.Errorf("build the kernel: %w", err), "meros kernel-build builds it alone, from the source that --source names; or set kernel=\"distro\" in the build XML")
 	}
 	return r, b.Paths.BuiltKernel(r.Release), nil
+}
+
+// Next is what Ensure would do.
+type Next struct {
+	Record Record // of the current kernel; zero if there is none
+	Why    string // the kernel is built; "": it is not, the current one is taken
+
+	file    string
+	options Options
+}
+
+// Next looks at the current kernel and the fragments, and changes nothing.
+func (b Builder) Next() (Next, error) {
+	old, file, err := Current(b.Paths)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Next{Why: "none is built yet"}, nil
+	}
+	next := Next{Record: old, file: file, options: Options{Request: old.request(), With: old.With, Arch: old.Arch}}
+	if err != nil {
+		return next, err
+	}
+	p, err := b.plan(next.options)
+	if err == nil && p.config != old.Config {
+		next.Why = "its configuration has changed"
+	}
+	return next, err
 }
 
 // plan is what a build will be, as far as it is known without the source.

@@ -219,7 +219,13 @@ func TestEnsureBuildsWhatFragmentsSay(t *testing.T) {
 	if err != nil || r.Release != "6.1.0-test" || file != filepath.Join(b.root, "data/images/bzImage-6.1.0-test") || b.compiled() != 0 {
 		t.Errorf("Ensure = %+v, %s, %v", r, file, err)
 	}
+	if next, err := b.builder().Next(); err != nil || next.Why != "" || next.Record.Release != "6.1.0-test" {
+		t.Errorf("Next = %+v, %v, want the current one", next, err)
+	}
 	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
+	if next, err := b.builder().Next(); err != nil || next.Why != "its configuration has changed" {
+		t.Errorf("Next = %+v, %v", next, err)
+	}
 	if _, _, err := b.builder().Ensure(t.Context()); err != nil || b.compiled() != 1 {
 		t.Errorf("after a change of the fragments Ensure did not compile: %v", err)
 	}

@@ -75,6 +75,9 @@ func versionLess(a, b string) bool {
 var sourcePackage = regexp.MustCompile(`(?m)^\s*Depends: (linux-source-[0-9][0-9.]*)$`)
 
 func (b Builder) aptSource(ctx context.Context) (Tree, error) {
+	if err := b.mayFetch("linux-source", "the package "); err != nil {
+		return Tree{}, err
+	}
 	var out strings.Builder
 	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-cache", "depends", "--important", "linux-source"}, Stdout: &out}); err != nil {
 		return Tree{}, hint.Add(fmt.Errorf("ask apt for the kernel's source: %w", err), "apt-get update")

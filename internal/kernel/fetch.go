@@ -83,6 +83,9 @@ func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 	if err := b.room(treeBytes, "fetch the kernel's source"); err != nil {
 		return err
 	}
+	if err := b.mayFetch(r.url, r.tag+" of "); err != nil {
+		return err
+	}
 	b.Step("fetching %s %s", r.url, r.tag)
 	part, err := b.emptyDir(dir + ".partial")
 	if err != nil {
@@ -104,6 +107,17 @@ func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 		return errors.Join(wordy(fmt.Errorf("check out %s: %w", r.tag, err)), os.RemoveAll(part))
 	}
 	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+// errOffline is wrapped when the network would be needed and is not to be used.
+var errOffline = errors.New("not here yet, and nothing is taken from the network (--offline)")
+
+// mayFetch refuses what is not on this host, offline.
+func (b Builder) mayFetch(url, what string) error {
+	if !b.Offline || strings.HasPrefix(url, "file://") {
+		return nil
+	}
+	return hint.Add(fmt.Errorf("%s%s: %w", what, url, errOffline), "get it once without --offline: it is kept")
 }
 
 // silentServers are git's options for giving up a server that sends nothing for
@@ -217,6 +231,9 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 		return file, nil
 	}
 	if err := b.Paths.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return "", err
+	}
+	if err := b.mayFetch(url, ""); err != nil {
 		return "", err
 	}
 	b.Step("downloading %s", url)

@@ -31,6 +31,7 @@ type Builder struct {
 	// Shared by all targets of one call.
 	making  *making
 	proxy   *mirror.Proxy
+	offline bool
 	fresh   string               // the stamp of a refresh; "": none
 	kernels map[string]ownKernel // by full id
 }
@@ -40,7 +41,7 @@ type BuildOptions struct {
 	NoWait  bool // fail at once if another meros works on the family
 	NoCache bool // do every stage anew, with the newest packages
 	Plan    bool // say what would be done, and do nothing
-	Offline bool // take packages only from what earlier builds downloaded
+	Offline bool // take packages and kernels only from what earlier builds downloaded
 	Named   bool // the targets were named: none is left out because it is optional
 	Jobs    int  // how many targets at once; 0: as cores and memory allow
 }
@@ -60,7 +61,7 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 	if o.Plan {
 		o.Jobs = 1 // its lines have an order
 	}
-	b.making = newMaking()
+	b.making, b.offline = newMaking(), o.Offline
 	if o.NoCache {
 		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
 	}
@@ -76,11 +77,14 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 	defer board.Close()
 	err = b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
 		if !t.Rootfs {
-			return b.broughtKernel(t)
+			return b.broughtKernel(t, o.Plan)
 		}
 		why, err := b.leftOut(ctx, t, o)
 		if why != nil {
 			return b.sayLeftOut(t, why, o.Plan)
+		}
+		if err == nil {
+			err = b.kernels[t.FullID()].err
 		}
 		if err == nil {
 			err = b.target(ctx, t, o, board)

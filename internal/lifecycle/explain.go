@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"meros/internal/family"
 	"meros/internal/rootfs"
 	"meros/internal/store"
 )
@@ -52,8 +53,52 @@ func (w *work) last() map[string][]store.Piece {
 	return last
 }
 
+// explainKernel prints what a build would do about a kernel that is not of the
+// target's rootfs; nothing for a target that has none.
+func (b Builder) explainKernel(t *family.Target) error {
+	why, err := b.kernelChange(t)
+	if err != nil || !t.OwnKernel() {
+		return err
+	}
+	return b.explainLine(t, "kernel", why)
+}
+
+func (b Builder) explainLine(t *family.Target, stage, why string) error {
+	line := "kept"
+	if why != "" {
+		line = "again: " + why
+	}
+	_, err := fmt.Fprintf(b.Out, "%s  %-9s  %s\n", t.FullID(), stage, line)
+	return err
+}
+
+// kernelChange says why a target would get another kernel; "": it would not.
+func (b Builder) kernelChange(t *family.Target) (string, error) {
+	sum := prebuiltSum(t)
+	if t.Kernel == family.KernelSource {
+		next, err := b.kernelBuilder().Next()
+		if err != nil || next.Why != "" {
+			return next.Why, err
+		}
+		sum = next.Record.SHA256
+	}
+	record, _ := ReadImageRecord(b.Paths, t.FullID()) // without one, there is no kernel either
+	switch {
+	case !exists(b.Paths.Kernel(t.FullID())), record.Kernel == "":
+		return "not there yet", nil
+	case record.Kernel != t.Kernel:
+		return fmt.Sprintf("it was %s, now it is %s", record.Kernel, t.Kernel), nil
+	case record.KernelSum != sum:
+		return "another one than " + record.KernelVersion + " is wanted now", nil
+	}
+	return "", nil
+}
+
 // explain prints to Out, a line a stage, what a build would do and why.
 func (w *work) explain() error {
+	if err := w.explainKernel(w.t); err != nil {
+		return err
+	}
 	last := w.last()
 	redo := map[string]bool{}
 	for _, s := range w.stages {
@@ -63,12 +108,11 @@ func (w *work) explain() error {
 	redo[stepPack] = !w.upToDate()
 	before := ""
 	for _, s := range w.all() {
-		line := "kept"
+		reason := ""
 		if redo[s.Name] {
-			line = "again: " + why(s, last, before)
-			before = s.Name
+			reason, before = why(s, last, before), s.Name
 		}
-		if _, err := fmt.Fprintf(w.Out, "%s  %-9s  %s\n", w.t.FullID(), s.Name, line); err != nil {
+		if err := w.explainLine(w.t, s.Name, reason); err != nil {
 			return err
 		}
 	}

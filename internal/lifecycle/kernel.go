@@ -23,6 +23,7 @@ type ownKernel struct {
 	version string
 	origin  string
 	sum     string // of both files
+	err     error  // why it cannot be had
 }
 
 // kernelArch is the kernel's word for an architecture in distributions' words.
@@ -41,40 +42,58 @@ func kernelArch(t *family.Target) string {
 }
 
 // ownKernels gets the kernels of those targets that have one, before the long
-// work: by full id.
+// work, by full id. One that cannot be had carries the reason: it is no reason to
+// leave the other targets unbuilt.
 func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
 	kernels := map[string]ownKernel{}
+	source := builtKernel{Builder: b}
 	for _, t := range targets {
-		if t.PackagedKernel() {
+		if !t.OwnKernel() {
 			continue
 		}
-		var k ownKernel
-		var err error
-		switch t.Kernel {
-		case family.KernelSource:
-			k, err = b.sourceKernel(ctx, t)
-		case family.KernelPrebuilt:
-			k, err = b.prebuiltKernel(ctx, t)
-		default:
-			continue
+		get := b.prebuiltKernel
+		if t.Kernel == family.KernelSource {
+			get = source.of
 		}
-		if err != nil {
+		k, err := get(ctx, t)
+		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", t.FullID(), err)
 		}
+		k.err = err
 		kernels[t.FullID()] = k
 	}
 	return kernels, nil
 }
 
-func (b Builder) sourceKernel(ctx context.Context, t *family.Target) (ownKernel, error) {
-	r, file, err := kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}.Ensure(ctx)
-	if err != nil {
-		return ownKernel{}, err
+func (b Builder) kernelBuilder() kernel.Builder {
+	return kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths, Offline: b.offline}
+}
+
+// builtKernel is the one kernel of all targets with kernel="source".
+type builtKernel struct {
+	Builder
+	record kernel.Record
+	file   string
+	failed *family.Target // for which it could not be built
+}
+
+// of is a target's, built for the first that asks.
+func (k *builtKernel) of(ctx context.Context, t *family.Target) (ownKernel, error) {
+	if k.failed != nil {
+		return ownKernel{}, fmt.Errorf("its kernel is that of %s, which failed", k.failed.FullID())
 	}
+	if k.file == "" {
+		var err error
+		if k.record, k.file, err = k.kernelBuilder().Ensure(ctx); err != nil {
+			k.failed = t
+			return ownKernel{}, err
+		}
+	}
+	r := k.record
 	if want := kernelArch(t); r.Arch != want {
 		return ownKernel{}, hint.Add(fmt.Errorf("the kernel %s is for %s, the target for %s", r.Release, r.Arch, want), "meros kernel-build --arch %s", want)
 	}
-	return ownKernel{file: file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256}, nil
+	return ownKernel{file: k.file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256}, nil
 }
 
 func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKernel, error) {
@@ -82,17 +101,19 @@ func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKerne
 	if p.URL == "" {
 		return ownKernel{}, hint.Add(errors.New("the recipe does not say which prebuilt kernel"), `write <kernel url="…" sha256="…" /> or <kernel package="…" /> into %s`, t.BuildFile)
 	}
-	getter := kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}
+	getter := b.kernelBuilder()
 	file, version, err := getter.Prebuilt(ctx, p.URL, p.SHA256, p.InitrdURL == "")
 	if err != nil {
 		return ownKernel{}, err
 	}
-	k := ownKernel{file: file, version: version, origin: fmt.Sprintf("%s (sha256 %s)", p.URL, p.SHA256), sum: p.SHA256 + p.InitrdSHA256}
+	k := ownKernel{file: file, version: version, origin: fmt.Sprintf("%s (sha256 %s)", p.URL, p.SHA256), sum: prebuiltSum(t)}
 	if p.InitrdURL != "" {
 		k.initrd, err = getter.Download(ctx, p.InitrdURL, p.InitrdSHA256)
 	}
 	return k, err
 }
+
+func prebuiltSum(t *family.Target) string { return t.Prebuilt.SHA256 + t.Prebuilt.InitrdSHA256 }
 
 // placeKernels puts the kernel that the recipe wants beside the image, takes away
 // one that it does not want, and notes it in the record.
@@ -168,9 +189,16 @@ func (w *work) kernelInPlace(record ImageRecord) bool {
 	return record.Kernel == w.t.Kernel
 }
 
-// broughtKernel gives a target whose image the user brings its kernel.
-func (b Builder) broughtKernel(t *family.Target) error {
+// broughtKernel gives a target whose image the user brings its kernel, or says
+// what it would do.
+func (b Builder) broughtKernel(t *family.Target, plan bool) error {
+	if plan && t.OwnKernel() {
+		return b.explainKernel(t)
+	}
 	own, ok := b.kernels[t.FullID()]
+	if own.err != nil {
+		return fmt.Errorf("build %s: %w", t.FullID(), own.err)
+	}
 	if !ok {
 		b.Step("%s: nothing to build: its image is brought by you: meros import %s FILE", t.FullID(), t.FullID())
 		return nil

@@ -2,6 +2,9 @@ package lifecycle
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +12,7 @@ import (
 
 	"meros/internal/family"
 	"meros/internal/layout"
+	"meros/internal/proc"
 	"meros/internal/ui"
 )
 
@@ -83,4 +87,91 @@ func TestKernelAloneIsRenewed(t *testing.T) {
 	if _, err := os.Stat(b.Paths.Kernel(id)); !os.IsNotExist(err) {
 		t.Errorf("the kernel of before was left: %v", err)
 	}
+}
+
+// kernelBench is a builder, a target of kernel="prebuilt" and one of "source" whose
+// images the user brings, and the former's kernel.
+func kernelBench(t *testing.T) (b Builder, targets []*family.Target, said *bytes.Buffer) {
+	t.Helper()
+	said = &bytes.Buffer{}
+	b = Builder{Streams: &ui.Streams{Out: said, Err: said}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}}
+	content := make([]byte, 0x400)
+	copy(content[0x202:], "HdrS")
+	content[0x20e], content[0x20f] = 0x00, 0x01 // its version is at 0x100 + 0x200
+	copy(content[0x300:], "6.6.1-x (me)\x00")
+	image := filepath.Join(t.TempDir(), "vmlinuz")
+	for file, content := range map[string][]byte{
+		image: content,
+		filepath.Join(b.Paths.KernelConf(), "kernel.conf"): []byte("version = 6.1\nfragments = base\ntarball = http://127.0.0.1:1/x.tar.xz\nsha256 = " + strings.Repeat("0", 64) + "\n"),
+		filepath.Join(b.Paths.KernelConf(), "base.config"): []byte("CONFIG_A=y\n"),
+	} {
+		if err := b.Paths.WriteFile(file, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := sha256.Sum256(content)
+	prebuilt := family.Prebuilt{URL: "file://" + image, SHA256: hex.EncodeToString(sum[:])}
+	return b, []*family.Target{
+		{Family: "mos_a", Name: "src", BuildFile: "s.xml", Kernel: family.KernelSource},
+		{Family: "mos_a", Name: "pre", BuildFile: "p.xml", Kernel: family.KernelPrebuilt, Prebuilt: prebuilt},
+		{Family: "mos_a", Name: "two", BuildFile: "t.xml", Kernel: family.KernelSource},
+	}, said
+}
+
+func TestOneKernelsFaultLeavesTheOthersBuilt(t *testing.T) {
+	b, targets, said := kernelBench(t)
+	err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, targets, BuildOptions{Offline: true})
+	if err == nil || strings.Count(err.Error(), "build the kernel") != 1 || !strings.Contains(err.Error(), "build mos_a-src: ") ||
+		!strings.Contains(err.Error(), "build mos_a-two: its kernel is that of mos_a-src, which failed") {
+		t.Errorf("Build = %v, want the kernel's fault for src, and two to point to it", err)
+	}
+	if _, err := os.Stat(b.Paths.Kernel("mos_a-pre")); err != nil {
+		t.Errorf("the other target has no kernel: %v\n%s", err, said)
+	}
+}
+
+func TestOfflineFetchesNoKernel(t *testing.T) {
+	b, targets, _ := kernelBench(t)
+	pre := *targets[1]
+	pre.Prebuilt.URL = "http://127.0.0.1:1/vmlinuz"
+	err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, []*family.Target{&pre}, BuildOptions{Offline: true})
+	if err == nil || !strings.Contains(err.Error(), "nothing is taken from the network (--offline)") {
+		t.Errorf("Build = %v", err)
+	}
+	// What was downloaded before is taken.
+	kept := filepath.Join(b.Paths.KernelBuild(), "download", pre.Prebuilt.SHA256[:16]+"-vmlinuz")
+	content, readErr := os.ReadFile(strings.TrimPrefix(targets[1].Prebuilt.URL, "file://"))
+	if err := errors.Join(readErr, b.Paths.WriteFile(kept, content, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, []*family.Target{&pre}, BuildOptions{Offline: true}); err != nil {
+		t.Errorf("Build with a kernel that is kept = %v", err)
+	}
+}
+
+func TestPlanTellsOfKernels(t *testing.T) {
+	b, targets, said := kernelBench(t)
+	plan := func(want ...string) {
+		t.Helper()
+		said.Reset()
+		if err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, targets[:2], BuildOptions{Plan: true}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.TrimSpace(said.String()); got != strings.Join(want, "\n") {
+			t.Errorf("the plan is:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+		}
+	}
+	plan("mos_a-src  kernel     again: none is built yet", "mos_a-pre  kernel     again: not there yet")
+	if err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, targets[1:2], BuildOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// A kernel of fragments that are no more.
+	built := b.Paths.BuiltKernel("6.1-x")
+	if err := errors.Join(b.Paths.WriteFile(built, nil, 0o644), b.Paths.WriteFile(built+".json", []byte(`{"config":"older","release":"6.1-x"}`), 0o644),
+		os.Symlink(filepath.Base(built), b.Paths.CurrentKernel())); err != nil {
+		t.Fatal(err)
+	}
+	plan("mos_a-src  kernel     again: its configuration has changed", "mos_a-pre  kernel     kept")
+	targets[1].Prebuilt.SHA256 = strings.Repeat("1", 64)
+	plan("mos_a-src  kernel     again: its configuration has changed", "mos_a-pre  kernel     again: another one than 6.6.1-x is wanted now")
 }
