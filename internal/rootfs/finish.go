@@ -9,9 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"meros/internal/family"
+	"meros/internal/hint"
 	"meros/internal/proc"
 )
 
@@ -91,8 +94,9 @@ func machineID(secret []byte) string {
 }
 
 // sshdConfig is a drop-in for sshd_config(5): the port that sessions call, the
-// pinned key, keys as the only way in, and modern algorithms. The first value of a word counts, so
-// it is read before the distribution's own.
+// pinned key, the recipe's user by key as the only way in, and modern algorithms. The
+// first value of a word counts, so it is read before the distribution's own; but users
+// of all AllowUsers are let in, so that a recipe can name more in a drop-in of its own.
 func sshdConfig(user string, port int) string {
 	root := "no"
 	if user == "root" {
@@ -104,13 +108,15 @@ HostKey /etc/ssh/ssh_host_ed25519_key
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin %s
+AllowUsers %s
 X11Forwarding no
 AllowAgentForwarding no
+AcceptEnv LANG LC_* COLORTERM
 # What ssh-audit calls weak is taken away by name, so that any version of sshd starts.
 KexAlgorithms -ecdh-sha2-*,diffie-hellman-group1-*,diffie-hellman-group14-*,diffie-hellman-group-exchange-sha1
 Ciphers -*-cbc
 MACs -umac-64*,umac-128@openssh.com,hmac-md5*,hmac-sha1*,hmac-sha2-256,hmac-sha2-512
-`, port, root)
+`, port, root, user)
 }
 
 func (t tree) addSSH(id Identity) error {
@@ -124,6 +130,9 @@ func (t tree) addSSH(id Identity) error {
 	if err := t.remove("etc/ssh/ssh_host_*"); err != nil {
 		return err
 	}
+	if err := t.readsDropIns(id.SSHPort); err != nil {
+		return err
+	}
 	errs := []error{
 		t.add("etc/ssh/ssh_host_ed25519_key", string(id.HostPrivate), 0o600, replaceAlways),
 		t.add("etc/ssh/ssh_host_ed25519_key.pub", string(id.HostPublic), 0o644, replaceAlways),
@@ -131,6 +140,31 @@ func (t tree) addSSH(id Identity) error {
 		t.authorize(u, id.AuthorizedKey),
 	}
 	return errors.Join(errs...)
+}
+
+var (
+	includeForm = regexp.MustCompile(`(?im)^[ \t]*include\b.*/sshd_config\.d/\*`)
+	portForm    = regexp.MustCompile(`(?im)^[ \t]*(?:port[ \t=]+|listenaddress[ \t=].*:)([0-9]+)[ \t]*$`)
+)
+
+// readsDropIns makes sure that sshd reads what meros gives it. A recipe may well lay an
+// sshd_config of its own that does not; but it has to be told the port of sessions.
+func (t tree) readsDropIns(port int) error {
+	const name = "etc/ssh/sshd_config"
+	config, err := t.read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // another sshd, or none yet
+	}
+	if err != nil || includeForm.Match(config) {
+		return err
+	}
+	for _, m := range portForm.FindAllSubmatch(config, -1) {
+		if string(m[1]) == strconv.Itoa(port) {
+			return nil
+		}
+	}
+	err = fmt.Errorf("the guest's sshd would not listen on port %d: its /%s neither says so nor includes sshd_config.d", port, name)
+	return hint.Add(err, "lay an /%s over it with the line: Include /etc/ssh/sshd_config.d/*.conf", name)
 }
 
 // authorize lets the client's key, and no other, log in as the user.

@@ -264,7 +264,7 @@ func TestFinishReplacesOnlyWhatIsItsOwn(t *testing.T) {
 		t.Error("a host key that nobody pinned is left")
 	}
 	config, err := os.ReadFile(filepath.Join(root, "etc/ssh/sshd_config.d/10-meros.conf"))
-	if err != nil || !strings.Contains(string(config), "Port 2022\n") || !strings.Contains(string(config), "PasswordAuthentication no\n") {
+	if err != nil || string(config) != sshdConfig("user", 2022) {
 		t.Errorf("sshd's configuration = %q, %v", config, err)
 	}
 }

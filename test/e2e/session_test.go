@@ -16,6 +16,7 @@ func TestSession(t *testing.T) {
 	root := sessRoot(t)
 	t.Run("ssh-config", func(t *testing.T) { testSSHConfig(t, root) })
 	t.Run("what is told of it", func(t *testing.T) { testTold(t, root) })
+	t.Run("sshd", func(t *testing.T) { testSSHD(t, root) })
 	t.Run("master", func(t *testing.T) { testMaster(t, root) })
 }
 
@@ -88,6 +89,48 @@ func testSSHConfig(t *testing.T, root string) {
 	mustRun(t, root, "ssh-config", sess)
 	if out, err := hostTool(t, "ssh", "-F", config, sess, "true"); err != nil {
 		t.Errorf("ssh-config does not put the pinned key back: %v\n%s", err, out)
+	}
+}
+
+// weak is what ssh-audit finds fault with, and the guest's sshd offers none of.
+var weak = []string{"-cbc", "3des", "arcfour", "md5", "hmac-sha1", "group1-", "group14-", "exchange-sha1", "ecdh-sha2", "umac-64", "ssh-rsa", "ssh-dss", "ecdsa"}
+
+// testSSHD holds what the guest's sshd makes of its configuration, and what it offers to
+// whoever asks, against what meros means it to.
+func testSSHD(t *testing.T, root string) {
+	const ask = `ssh-keygen -q -t ed25519 -N "" -f key && /usr/sbin/sshd -T -h "$PWD/key"; rm -f key key.pub`
+	effective := "\n" + mustRun(t, root, "exec", sess, "--", "sh", "-c", ask).out
+	for _, line := range []string{
+		"port 2022", "passwordauthentication no", "kbdinteractiveauthentication no", "permitrootlogin no", "allowusers user",
+		"x11forwarding no", "allowagentforwarding no", "acceptenv LC_*", "acceptenv COLORTERM",
+	} {
+		if !strings.Contains(effective, "\n"+line+"\n") {
+			t.Errorf("the guest's sshd does not take %q:\n%s", line, effective)
+		}
+	}
+	out, err := hostTool(t, "ssh", "-vv", "-F", sshConfigFile(t, root), sess, "true")
+	_, offered, told := strings.Cut(out, "peer server KEXINIT proposal")
+	offered, _, whole := strings.Cut(offered, "debug2: compression")
+	if err != nil || !told || !whole {
+		t.Fatalf("ssh tells no proposal: %v\n%s", err, out)
+	}
+	for _, word := range weak {
+		if strings.Contains(offered, word) {
+			t.Errorf("the guest's sshd offers %q:\n%s", word, offered)
+		}
+	}
+	for _, user := range []string{"root", "nobody"} {
+		if out, err := hostTool(t, "ssh", "-F", sshConfigFile(t, root), "-l", user, sess, "true"); err == nil || !strings.Contains(out, "Permission denied") {
+			t.Errorf("as %s: %v\n%s", user, err, out)
+		}
+	}
+	if _, err := exec.LookPath("ssh-audit"); err != nil {
+		t.Log("ssh-audit is not installed: what it finds is not looked at")
+		return
+	}
+	addr := strings.TrimSpace(mustRun(t, root, "ip", sess).out)
+	if out, err := hostTool(t, "ssh-audit", "--port=2022", "--level=fail", addr); err != nil && strings.Contains(out, "[fail]") {
+		t.Errorf("ssh-audit finds faults: %v\n%s", err, out)
 	}
 }
 
