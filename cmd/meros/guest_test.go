@@ -2,41 +2,45 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"meros/internal/layout"
+	"meros/internal/proc"
 	"meros/internal/session"
 	"meros/internal/session/sessiontest"
 )
 
-// testGuests makes families of that name, each with a target t for which a guest in this
-// process stands, and returns their root folder. They share an address, which targets of
-// one family may not.
-func testGuests(t *testing.T, names ...string) (root string, guests []*sessiontest.Guest) {
+// testGuests makes families with one target each, for which guests in this process stand,
+// and returns their root folder. Targets of one family may not share an address, as these
+// do.
+func testGuests(t *testing.T, fullIDs ...string) (root string, guests []*sessiontest.Guest) {
 	t.Helper()
 	root = t.TempDir()
 	addr := sessiontest.Address(t)
-	for _, name := range names {
-		dir := filepath.Join(root, "conf", "target", name, "build")
+	for _, fullID := range fullIDs {
+		family, name, _ := strings.Cut(fullID, "-")
+		dir := filepath.Join(root, "conf", "target", family, "build")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		id, err := session.MakeKeys(layout.Paths{Root: root}, name+"-t")
+		id, err := session.MakeKeys(layout.Paths{Root: root}, fullID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		g := sessiontest.Start(t, addr, id.HostPrivate, id.AuthorizedKey)
 		guests = append(guests, g)
 		recipe := fmt.Sprintf(`<target><details username="someone"/><network network_addr="192.0.2.1" ip_addr="%s"/><ssh port="%d"/></target>`, addr, g.Addr.Port())
-		if err := os.WriteFile(filepath.Join(dir, "t.xml"), []byte(recipe), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+".xml"), []byte(recipe), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +70,7 @@ func wantCall(t *testing.T, what string, got call, status int, out, words string
 }
 
 func TestExecOfAGuest(t *testing.T) {
-	root, guests := testGuests(t, "a")
+	root, guests := testGuests(t, "a-t")
 	exec := func(in string, args ...string) call {
 		return meros(t, root, in, append([]string{"exec", "a-t", "--no-master"}, args...)...)
 	}
@@ -104,7 +108,7 @@ func TestExecOfAGuest(t *testing.T) {
 }
 
 func TestExecOnMany(t *testing.T) {
-	root, guests := testGuests(t, "a", "b", "c")
+	root, guests := testGuests(t, "a-t", "b-t", "c-t")
 	exec := func(pattern string, args ...string) call {
 		return meros(t, root, "in", append([]string{"exec", pattern, "--no-master"}, args...)...)
 	}
@@ -173,7 +177,7 @@ func freePort(t *testing.T) string {
 }
 
 func TestConnectForwards(t *testing.T) {
-	root, _ := testGuests(t, "a")
+	root, _ := testGuests(t, "a-t")
 	far := echo(t)
 	host, port, _ := net.SplitHostPort(far)
 	local, remote, socks := freePort(t), freePort(t), freePort(t)
@@ -232,7 +236,7 @@ func TestConnectForwards(t *testing.T) {
 
 // What a guest may not send is listed, twenty of it unless all is asked for.
 func TestPullTellsWhatItRefuses(t *testing.T) {
-	root, guests := testGuests(t, "a")
+	root, guests := testGuests(t, "a-t")
 	dir := filepath.Join(guests[0].Home, "mos-shared")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -250,6 +254,49 @@ func TestPullTellsWhatItRefuses(t *testing.T) {
 		got := meros(t, root, "", append(c.flags, "pull", "a-t", "--no-master", "--from", dir)...)
 		if n := strings.Count(got.errs, "warning: refused \"link"); got.status != 1 || n != c.lines || !strings.Contains(got.errs, c.last) || c.last == "" && strings.Contains(got.errs, " more") {
 			t.Errorf("%q: %+v", c.flags, got)
+		}
+	}
+}
+
+// What docs/sessions.md shows of files works as it is written.
+func TestFilesAsDocumented(t *testing.T) {
+	docs, err := os.ReadFile("../../docs/sessions.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(docs), "\n## Files\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	lines := regexp.MustCompile(`(?m)^ {4}(.*meros .*)$`).FindAllStringSubmatch(section, -1)
+	if len(lines) < 6 {
+		t.Fatalf("docs/sessions.md shows %d lines", len(lines))
+	}
+	root, guests := testGuests(t, "mos_demo-box", "mos_lab-tools")
+	dir, bin := t.TempDir(), t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, "meros")); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{dir + "/notes.txt", dir + "/pictures/one", dir + "/website/index.html", guests[0].Home + "/results/one"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(file), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, line := range lines {
+		var out bytes.Buffer
+		err := proc.Host{}.Run(t.Context(), proc.Cmd{
+			Argv: []string{"sh", "-c", line[1]}, Dir: dir, Stdout: &out, Stderr: &out,
+			Env: append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "MEROS_ROOT="+root, "XDG_RUNTIME_DIR="+t.TempDir()),
+		})
+		if err != nil {
+			t.Errorf("%s: %v\n%s", line[1], err, out.String())
+		}
+	}
+	for _, file := range []string{guests[0].Home + "/mos-shared/notes.txt", guests[0].Home + "/backup.tar", guests[1].Home + "/mos-shared/results/one", dir + "/results/one"} {
+		if _, err := os.Stat(file); err != nil {
+			t.Error(err)
 		}
 	}
 }
