@@ -35,6 +35,15 @@ const (
 	maxIndex, maxMinirootfs = 1 << 20, 256 << 20
 )
 
+// alpineInitrd are the features of mkinitfs(1) that reach a root file system on the
+// disks that libvirt offers. Of its own accord it also takes in keyboards, screens,
+// memory cards and RAIDs.
+const alpineInitrd = "ata base ext4 scsi virtio"
+
+// alpineInitrdConf is where mkinitfs reads them; apk leaves a file of /etc that is
+// there before its package be, and lays the package's own beside it.
+const alpineInitrdConf = "etc/mkinitfs/mkinitfs.conf"
+
 // alpineBase is what an Alpine guest with OpenRC needs beside the minirootfs;
 // acpid hears the power button.
 var alpineBase = []string{"alpine-base", "acpid"}
@@ -105,6 +114,9 @@ func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (St
 		a.Repositories = append(a.Repositories, b.Mirror+"/"+b.Branch+"/"+repository)
 	}
 	key := stageKey(stepAlpineInstall).Add(Below, string(below)).Add("packages", a.Packages...).Add("kernel", a.Kernel)
+	if a.Kernel != "" {
+		key.Add("features of the initrd", alpineInitrd)
+	}
 	for _, dir := range t.Includes {
 		apk := filepath.Join(dir, "etc/apk")
 		if _, err := os.Stat(apk); err != nil {
@@ -244,6 +256,12 @@ func (a AlpineInstall) run(ctx context.Context, c *chroot) error {
 	if err != nil {
 		return err
 	}
+	if a.Kernel != "" {
+		// The kernel's package has its initrd made at once, by a trigger.
+		if err := c.add(alpineInitrdConf, "# Only what a virtual machine's disk needs.\nfeatures=\""+alpineInitrd+"\"\n", 0o644, replaceAlways); err != nil {
+			return err
+		}
+	}
 	argv := []string{"apk", "add", "--no-cache", "--no-progress", "--repositories-file", repositories, "--"}
 	argv = append(argv, a.Packages...)
 	if a.Kernel != "" {
@@ -256,7 +274,7 @@ func (a AlpineInstall) run(ctx context.Context, c *chroot) error {
 		}
 	}
 	if a.Kernel != "" {
-		return c.takeAlpineKernel(a.Out)
+		return errors.Join(c.remove(alpineInitrdConf+".apk-new"), c.takeAlpineKernel(a.Out))
 	}
 	return nil
 }

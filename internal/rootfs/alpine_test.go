@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"meros/internal/proc"
 )
 
 // entry is a file of an archive.
@@ -187,5 +190,43 @@ func TestAlpineMirrorsThatLie(t *testing.T) {
 				t.Errorf("%s: %s is left", branch, left[0].Name())
 			}
 		}
+	}
+}
+
+// apkAlone is an apk that lays a kernel's package, with a trigger that makes an
+// initrd of what mkinitfs.conf says.
+type apkAlone struct{ root string }
+
+// Run implements proc.Runner.
+func (a apkAlone) Run(context.Context, proc.Cmd) error {
+	conf := filepath.Join(a.root, alpineInitrdConf)
+	features, err := os.ReadFile(conf)
+	return errors.Join(err,
+		os.WriteFile(conf+".apk-new", []byte("the package's own"), 0o644),
+		os.MkdirAll(filepath.Join(a.root, "lib/modules/6.6-virt"), 0o755),
+		os.WriteFile(filepath.Join(a.root, "boot/vmlinuz-virt"), nil, 0o644),
+		os.WriteFile(filepath.Join(a.root, "boot/initramfs-virt"), features, 0o644))
+}
+
+func TestAlpineInitrdIsSmall(t *testing.T) {
+	root, out := t.TempDir(), t.TempDir()
+	lay(t, root, "etc/apk/", "boot/")
+	c := &chroot{tree: tree{root}, r: apkAlone{root}, unmount: func() error { return nil }}
+	if err := (AlpineInstall{Kernel: alpineKernel, Out: out}).run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	initrd, err := os.ReadFile(filepath.Join(out, InitrdFile))
+	if err != nil || !strings.Contains(string(initrd), "\nfeatures=\"ata base ext4 scsi virtio\"\n") {
+		t.Errorf("the initrd was made of %q, %v", initrd, err)
+	}
+	if c.has(alpineInitrdConf + ".apk-new") {
+		t.Error("the package's own configuration was left beside")
+	}
+	// A target without a kernel has no use for it.
+	bare := t.TempDir()
+	lay(t, bare, "etc/apk/")
+	c = &chroot{tree: tree{bare}, r: apkAlone{root}, unmount: func() error { return nil }}
+	if err := (AlpineInstall{Out: out}).run(t.Context(), c); err != nil || c.has("etc/mkinitfs") {
+		t.Errorf("without a kernel: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ func TestDemo(t *testing.T) {
 	})
 	addTraces(t, root)
 	mustRun(t, root, "build", "mos_demo")
+	wantSmallInitrd(t, root, box)
 	wantNothingHalfMade(t, root)
 	wantHost(t, before)
 	t.Run("nothing changed", func(t *testing.T) {
@@ -85,6 +86,18 @@ func TestDemo(t *testing.T) {
 	wantHost(t, before)
 	if r := mustRun(t, root, "log"); !strings.Contains(r.out, "build mos_demo: done") || !strings.Contains(r.out, "init mos_demo: status 130") {
 		t.Errorf("log says:\n%s", r.out)
+	}
+}
+
+// wantSmallInitrd bounds a target's initrd: with what a virtual machine's disk needs
+// Debian's has 6 MiB, with all modules of its kernel several times that.
+func wantSmallInitrd(t *testing.T, root, fullID string) {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(root, "data/images", fullID+".initrd"))
+	if err != nil {
+		t.Error(err)
+	} else if info.Size() > 10<<20 {
+		t.Errorf("the initrd of %s has %d bytes, want at most 10 MiB", fullID, info.Size())
 	}
 }
 
