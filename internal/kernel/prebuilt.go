@@ -59,9 +59,12 @@ func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (
 	if len(found) != 1 {
 		return "", hint.Add(fmt.Errorf("the package holds %d kernels, want 1", len(found)), "a package such as linux-image-amd64 only names the one that holds it")
 	}
-	if alone && needsModules(dir) {
-		return "", hint.Add(errors.New("its kernel keeps the drivers of disks or file systems in modules, which it would need an initrd for"),
-			"name one with initrd= and initrd_sha256=, or take kernel=\"distro\", which makes one")
+	switch needs := needsModules(dir); {
+	case needs && alone:
+		return "", hint.Add(errors.New("its kernel keeps the drivers of disks or file systems in modules, which it would need an initrd for, and only the kernel is taken out of the .deb"),
+			"<kernel package=\"…\" /> takes a package of the suite with its modules and makes an initrd, kernel=\"distro\" does so with the suite's own; or name an initrd with initrd= and initrd_sha256=")
+	case needs:
+		b.Warn("%s: its kernel keeps drivers in modules, and only the kernel is taken out of the .deb: what the guest needs has to be in the image or the initrd already", filepath.Base(deb))
 	}
 	return found[0], nil
 }

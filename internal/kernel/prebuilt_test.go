@@ -98,8 +98,11 @@ func TestPrebuiltPackage(t *testing.T) {
 		t.Errorf("Prebuilt = %s, %s, %v", file, version, err)
 	}
 	url, sum = pack("kernel/fs/ext4/ext4.ko\n")
-	b.wantPrebuilt(url, sum, true, "in modules", `kernel="distro"`)
-	if _, _, err := b.builder().Prebuilt(t.Context(), url, sum, false); err != nil {
-		t.Errorf("with an initrd: %v", err)
+	b.wantPrebuilt(url, sum, true, "in modules", `kernel="distro"`, `<kernel package=`)
+	if strings.Contains(b.err.String(), "in modules") {
+		t.Errorf("there is a warning beside the error, or of a kernel that needs none:\n%s", &b.err)
+	}
+	if _, _, err := b.builder().Prebuilt(t.Context(), url, sum, false); err != nil || !strings.Contains(b.err.String(), "k.deb: its kernel keeps drivers in modules") {
+		t.Errorf("with an initrd: %v\n%s", err, &b.err)
 	}
 }

@@ -46,6 +46,8 @@ func nftFile(rel string) bool { return strings.HasSuffix(rel, ".nft") }
 
 func libvirtFile(rel string) bool { return strings.HasPrefix(rel, "libvirt/") }
 
+func buildFile(rel string) bool { return strings.HasPrefix(rel, "build/") }
+
 func included(rel string) bool { return strings.Contains(rel, "includes.chroot/") }
 
 func either(tests ...func(string) bool) func(string) bool {
@@ -90,6 +92,11 @@ var rules = []rule{
 		in: included, line: regexp.MustCompile(`(?i)NOPASSWD:\s*ALL`),
 		what: "any program of the user becomes root", why: "what takes over the user's session has the whole guest at once",
 		fix: "name the commands that are needed",
+	},
+	{
+		in: buildFile, line: regexp.MustCompile(`\burl\s*=\s*["'][^"']*\.deb["']`),
+		what: "takes a kernel out of a .deb, without its modules", why: "where drivers are modules, the guest finds no root file system, or has no network",
+		fix: `name a package of the suite, whose modules come into the image: <kernel package="…" />; or one with all that the guest needs built in`,
 	},
 }
 

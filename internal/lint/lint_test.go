@@ -153,3 +153,24 @@ func TestOpenKeys(t *testing.T) {
 		t.Errorf("Keys = %+v, want the host key alone", found)
 	}
 }
+
+func TestKernelOutOfADeb(t *testing.T) {
+	const sum = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	for kernel, want := range map[string]bool{
+		`url="https://example.org/linux-image.deb" sha256="` + sum + `"`: true,
+		`url="https://example.org/vmlinuz" sha256="` + sum + `"`:         false,
+		`package="linux-image-6.1.0-41-cloud-amd64"`:                     false,
+	} {
+		f := write(t, t.TempDir(), "deb", map[string]string{"build/a.xml": "<target><build kernel=\"prebuilt\"/>\n<kernel " + kernel + " /></target>"})
+		found, err := Family(f, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := slices.ContainsFunc(found, func(g Finding) bool {
+			return g.File == "build/a.xml" && g.Line == 2 && strings.Contains(g.What, "without its modules")
+		})
+		if told != want {
+			t.Errorf("%s: findings %+v, want one on modules: %v", kernel, found, want)
+		}
+	}
+}
