@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"meros/internal/ui"
@@ -22,9 +23,11 @@ const (
 	archiveFrom = 12
 )
 
-// unpackScript has the guest unpack an archive into a folder of its own. Where it
-// has no tar, the status is that of a shell which finds no program.
-const unpackScript = `command -v tar >/dev/null || exit 127; umask 077; mkdir -- "$1" && exec tar -x -p -o -f - -C "$1"`
+// unpackScript has the guest unpack an archive into a folder of its own, in which the
+// process says which it is. Where it has no tar, the status is that of a shell which
+// finds no program.
+const unpackScript = `command -v tar >/dev/null || exit 127; umask 077
+mkdir -p -- "$1" && echo $$ >"$1/.meros-pid" && exec tar -x -p -o -f - -C "$1"`
 
 // statusNotFound is a shell's, of a program that it does not find: POSIX XCU 2.8.2.
 const statusNotFound = 127
@@ -70,14 +73,16 @@ func (p *pusher) sendFiles(ctx context.Context) error {
 // the others, from where they are moved to their places. It reports whether the
 // guest could.
 func (p *pusher) sendArchive(ctx context.Context, files []sent) (done bool, err error) {
-	stage := path.Join(p.to, fmt.Sprintf(".meros-%s.partial", p.run))
-	if !path.IsAbs(stage) {
-		stage = "./" + stage
+	stage := p.stage(p.run)
+	whole, err := p.adoptStage(ctx, stage, files)
+	if err != nil {
+		return false, err
 	}
+	missing := slices.DeleteFunc(slices.Clone(files), func(f sent) bool { return whole[f.rel] })
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
-		err := p.archive(ctx, w, files)
+		err := p.archive(ctx, w, missing)
 		w.CloseWithError(err)
 		packed <- err
 	}()
@@ -97,6 +102,10 @@ func (p *pusher) sendArchive(ctx context.Context, files []sent) (done bool, err 
 	}
 	if err == nil {
 		err = p.unstage(ctx, stage, files)
+	}
+	if err != nil && (p.archived >= keptFiles || p.moved.Load() >= largeFile) {
+		p.streams.Warn("what came stays hidden in %s: the same push goes on with it", p.conn.fullID)
+		return false, err
 	}
 	return err == nil, errors.Join(err, p.dropStage(ctx, stage))
 }
@@ -172,6 +181,7 @@ func (p *pusher) archive(ctx context.Context, w io.Writer, files []sent) error {
 		if err := p.archiveFile(ctx, t, f); err != nil {
 			return fmt.Errorf("send %s: %w", f.rel, err)
 		}
+		p.archived++
 	}
 	return errors.Join(t.Close(), buffered.Flush())
 }

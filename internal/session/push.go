@@ -38,8 +38,9 @@ type PushOptions struct {
 // it differs in size or time, folders are merged. Permission bits are kept, times
 // to the second, links in folders as links, holes as holes. Everything local is
 // checked before anything is sent. A file appears in the guest when it is whole:
-// an error or the end of ctx leaves whole files and folders; of a large file a
-// hidden part is left, with which the next push of it goes on.
+// an error or the end of ctx leaves whole files and folders, and hidden parts of a
+// large file or of many files, with which the same push goes on; a push that comes a
+// day later or more removes them.
 func Push(ctx context.Context, c *Conn, s *ui.Streams, named []string, o PushOptions) (done Summary, where string, err error) {
 	parcel, err := pack(ctx, named)
 	if err != nil {
@@ -69,8 +70,8 @@ func push(ctx context.Context, c *Conn, s *ui.Streams, parcel *parcel, o PushOpt
 		return Summary{}, "", causeOr(ctx, c.fault(err))
 	}
 	done = Summary{
-		Files: len(p.send), Folders: len(p.folders), Links: len(p.sendLinks), Bytes: p.moved.Load(),
-		Same: p.same, Took: time.Since(started),
+		Files: len(p.send) - p.resumed, Folders: len(p.folders), Links: len(p.sendLinks), Bytes: p.moved.Load(),
+		Same: p.same + p.resumed, Took: time.Since(started),
 	}
 	if o.Delete {
 		done.Deleted = len(p.gone)
@@ -98,7 +99,10 @@ type pusher struct {
 	sendLinks []sent
 	redress   []sent // files of which only mode and time differ
 	gone      []string
+	partials  []string // folders with what pushes have not finished
 	same      int
+	archived  int // files that were written into an archive
+	resumed   int // files that an earlier push had sent
 
 	mu      sync.Mutex
 	partial map[string]bool // files in the guest that are not whole; true: to be kept
@@ -126,6 +130,9 @@ func (p *pusher) deliver(ctx context.Context) error {
 	defer p.progress.end()
 	if err := p.guest.MkdirAll(p.to); err != nil {
 		return fmt.Errorf("make %s: %w", p.to, err)
+	}
+	if err := p.sweep(ctx); err != nil {
+		return err
 	}
 	if err := p.sendFiles(ctx); err != nil {
 		return err

@@ -21,11 +21,12 @@ const maxSurvey = 10 * DefaultMaxFiles
 // survey is what the guest has already where a parcel is to go.
 type survey struct {
 	*lister
-	to      string
-	ours    map[string]byte   // what the parcel has at a path: d, f or l
-	there   map[string]listed // what the guest has there
-	gone    []string          // what the guest has in folders of the parcel, and the parcel has not
-	entries int
+	to       string
+	ours     map[string]byte   // what the parcel has at a path: d, f or l
+	there    map[string]listed // what the guest has there
+	gone     []string          // what the guest has in folders of the parcel, and the parcel has not
+	partials []string          // folders with what pushes have not finished
+	entries  int
 
 	wantGone bool // whether gone is wanted
 }
@@ -43,6 +44,9 @@ func (p *pusher) look(ctx context.Context) error {
 			s.ours[e.rel] = kind
 		}
 	}
+	if err := s.beside(ctx); err != nil {
+		return err
+	}
 	for rel := range s.ours {
 		if strings.Contains(rel, "/") {
 			continue
@@ -58,8 +62,32 @@ func (p *pusher) look(ctx context.Context) error {
 			return err
 		}
 	}
-	p.there, p.gone = s.there, s.gone
+	p.there, p.gone, p.partials = s.there, s.gone, s.partials
 	slices.Sort(p.gone)
+	return nil
+}
+
+// beside looks for what pushes have left in the folder that is pushed to, which may not
+// be there.
+func (s *survey) beside(ctx context.Context) error {
+	err := s.list(s.to, func(e listed) error { return s.count(ctx, s.to, e) })
+	if guestSaysNo(err) {
+		return nil
+	}
+	return err
+}
+
+// count counts an entry of a folder, and takes note of one that a push has left.
+func (s *survey) count(ctx context.Context, dir string, e listed) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if s.entries++; s.entries > maxSurvey {
+		return fmt.Errorf("the guest shows more than %d entries", maxSurvey)
+	}
+	if isPartial(e.name) && (len(s.partials) == 0 || s.partials[len(s.partials)-1] != dir) {
+		s.partials = append(s.partials, dir)
+	}
 	return nil
 }
 
@@ -81,11 +109,8 @@ func (s *survey) found(ctx context.Context, rel string, e listed) error {
 func (s *survey) folder(ctx context.Context, rel string) error {
 	var ours []listed
 	err := s.list(path.Join(s.to, rel), func(e listed) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if s.entries++; s.entries > maxSurvey {
-			return fmt.Errorf("the guest shows more than %d entries", maxSurvey)
+		if err := s.count(ctx, path.Join(s.to, rel), e); err != nil {
+			return err
 		}
 		at := path.Join(rel, e.name)
 		switch {

@@ -380,6 +380,104 @@ func TestPushGoesOn(t *testing.T) {
 	}
 }
 
+// Many small files go on as well, whether the push was ended or the link was.
+func TestPushOfManyGoesOn(t *testing.T) {
+	g := newGuest(t, nil)
+	in := g.shared()
+	tree := filepath.Join(t.TempDir(), "tree")
+	const files, size = 5000, 4 << 10
+	content := largeContent(1)
+	for i := range files {
+		file := filepath.Join(tree, fmt.Sprint(i%7), fmt.Sprint(i))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, content[i:i+size], 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unpacked := func() int {
+		found, _ := filepath.Glob(in + "/.meros-*.partial/tree/*/*")
+		return len(found)
+	}
+	breakOff := map[string]func(cancel func()){
+		"ended": func(cancel func()) { cancel() },
+		"lost": func(func()) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			for _, conn := range g.conns {
+				_ = conn.Close()
+			}
+		},
+	}
+	for name, end := range breakOff {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				for unpacked() < files/4 {
+					time.Sleep(time.Millisecond)
+				}
+				end(cancel)
+			}()
+			if _, _, err := Push(ctx, g.dial(), quiet(), []string{tree}, PushOptions{}); err == nil {
+				t.Skip("the push was faster than its end")
+			}
+			pid := names(t, in)
+			if len(pid) == 0 {
+				t.Fatal("nothing is left to go on with")
+			}
+			eventually(t, "the end of what unpacks", func() bool {
+				files, _ := filepath.Glob(in + "/.meros-*.partial/.meros-pid")
+				number, _ := os.ReadFile(files[0])
+				_, err := os.Stat("/proc/" + strings.TrimSpace(string(number)))
+				return err != nil
+			})
+			done, _, err := Push(t.Context(), g.dial(), quiet(), []string{tree}, PushOptions{Checksum: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if done.Files+done.Same != files || done.Files == 0 || done.Files > files*9/10 || done.Bytes != int64(done.Files)*size {
+				t.Errorf("the second push sent %d files, %d bytes, and %d were there", done.Files, done.Bytes, done.Same)
+			}
+			perm := func(info fs.FileInfo) fs.FileMode { return info.Mode().Perm() }
+			if d := cmp.Diff(describe(t, tree, perm), describe(t, in+"/tree", perm)); d != "" {
+				t.Errorf("in the guest (-want +got):\n%s", d)
+			}
+			onlyChild(t, in, "tree")
+			if err := removeTree(in + "/tree"); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// What a push has left is removed by one that comes a day later, and not before.
+func TestPushRemovesOldParts(t *testing.T) {
+	g := newGuest(t, nil)
+	tree := pushedTree(t)
+	in := g.shared()
+	old, now := time.Now().Add(-49*time.Hour), time.Now()
+	for name, when := range map[string]time.Time{
+		".meros-old.partial": old, ".meros-new.partial": now, "tree/.meros-old-1.partial": old, "tree/.meros-new-1.partial": now, ".other.partial": old,
+	} {
+		file := filepath.Join(in, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, nil, 0o600), os.Chtimes(file, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := Push(t.Context(), g.dial(), quiet(), []string{tree}, PushOptions{DryRun: true}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, "after a dry run", len(names(t, in)), 6)
+	if _, _, err := Push(t.Context(), g.dial(), quiet(), []string{tree}, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, file := range names(t, in) {
+		rel, _ := filepath.Rel(in, file)
+		left = append(left, rel)
+	}
+	want(t, "left", left, []string{".meros-new.partial", ".other.partial", "tree", "tree/.meros-new-1.partial", "tree/file"})
+}
+
 func TestPushOnlyWhatDiffers(t *testing.T) {
 	g := newGuest(t, nil)
 	c, tree := g.dial(), filepath.Join(t.TempDir(), "tree")
