@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -18,6 +19,13 @@ const (
 	// requestsPerFile is how many packets of a file are under way at once.
 	requestsPerFile = 64
 	packetSize      = 32 << 10 // bytes of a file in a packet; every server takes that
+
+	// OpenSSH's server takes 255 KiB in a packet, and says that it has such limits
+	// (PROTOCOL, limits@openssh.com). A guest has less to do for few large packets than
+	// for many small ones: whole pages of them.
+	largePacketSize     = 252 << 10
+	largePacketsPerFile = requestsPerFile * packetSize / largePacketSize
+	limitsOfOpenSSH     = "limits@openssh.com"
 )
 
 // files opens the guest's SFTP server. When ctx ends, the connection is closed
@@ -33,6 +41,13 @@ func (c *Conn) files(ctx context.Context, grace time.Duration) (client *sftp.Cli
 	if err != nil {
 		end()
 		return nil, nil, noSFTP(on.fault(err))
+	}
+	if _, ok := client.HasExtension(limitsOfOpenSSH); ok {
+		for _, set := range []sftp.ClientOption{sftp.MaxPacketUnchecked(largePacketSize), sftp.MaxConcurrentRequestsPerFile(largePacketsPerFile)} {
+			if err := set(client); err != nil {
+				return nil, nil, errors.Join(err, client.Close())
+			}
+		}
 	}
 	return client, func() { _ = client.Close(); end() }, nil
 }

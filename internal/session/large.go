@@ -15,7 +15,7 @@ import (
 const (
 	// chunkSize is how much of a large file is sent at a time by one of those that
 	// send it, so that several connections share it.
-	chunkSize = 1 << 20
+	chunkSize = 4 * largePacketSize
 	// chunksAhead is how many chunks each connection has under way.
 	chunksAhead = 2
 	// lanesFrom is from how many bytes on one more connection is worth its login.

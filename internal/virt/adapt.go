@@ -19,6 +19,7 @@ func (d *domain) adapt() {
 	if tcg {
 		d.adaptCPU()
 		d.adaptTimer()
+		d.adaptStringMoves()
 	}
 	d.adaptMachine()
 	d.adaptEmulator()
@@ -101,6 +102,27 @@ func (d *domain) adaptTimer() {
 	if words := strings.Fields(cmdline.Text()); len(words) > 0 && !slices.Contains(words, "no_timer_check") {
 		cmdline.SetText(strings.TrimSpace(cmdline.Text()) + " no_timer_check")
 	}
+}
+
+// adaptStringMoves hides from an emulated guest that its processor moves strings of
+// bytes fast (ERMS): the kernel and libc would copy all memory by "rep movsb", which
+// TCG does byte by byte.
+func (d *domain) adaptStringMoves() {
+	cpu := d.root.SelectElement("cpu")
+	if arch := d.arch(); cpu == nil || arch != "x86_64" && arch != "i686" {
+		return
+	}
+	if cpu.SelectAttrValue("mode", "") != "maximum" && cpu.SelectElement("model") == nil {
+		return
+	}
+	for _, f := range cpu.SelectElements("feature") {
+		if f.SelectAttrValue("name", "") == "erms" {
+			return
+		}
+	}
+	f := cpu.CreateElement("feature")
+	f.CreateAttr("policy", "disable")
+	f.CreateAttr("name", "erms")
 }
 
 func (d *domain) adaptMachine() {
