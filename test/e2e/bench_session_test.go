@@ -53,11 +53,11 @@ func TestBenchSession(t *testing.T) {
 		{"meros exec", with(m, "exec", sess, "--", "true")},
 		{"ssh, ControlMaster", with(warm, sess, "true")},
 	}
-	compare(t, "exec true, warm, after a pause", 15, pause, short)
+	rested := compare(t, "exec true, warm, after a pause", 15, pause, short)
 	compare(t, "exec true, warm, at once", 30, nil, short)
 	big := filepath.Join(dir, "big")
 	makeRandom(t, big, benchSize(t, "MEROS_BENCH_MIB", 256)<<20)
-	compare(t, "one large file", 3, reset, []contender{
+	large := compare(t, "one large file", 3, reset, []contender{
 		{"meros push", with(m, "push", sess, "--to", "bench", big)},
 		{"scp", []string{"scp", "-q", "-F", config, big, sess + ":bench/"}},
 		{"scp, ControlMaster", []string{"scp", "-q", "-F", config, "-o", "ControlPath=" + control, big, sess + ":bench/"}},
@@ -67,12 +67,15 @@ func TestBenchSession(t *testing.T) {
 	for i := range benchSize(t, "MEROS_BENCH_FILES", 10000) {
 		makeRandom(t, filepath.Join(small, strconv.Itoa(i/100), strconv.Itoa(i)), 500+i%1000)
 	}
-	compare(t, "many small files", 1, reset, []contender{
+	many := compare(t, "many small files", 3, reset, []contender{
 		{"meros push", with(m, "push", sess, "--to", "bench", small)},
 		{"rsync", []string{"rsync", "-a", "-e", strings.Join(ssh, " "), small, sess + ":bench/"}},
 		{"rsync, ControlMaster", []string{"rsync", "-a", "-e", strings.Join(warm, " "), small, sess + ":bench/"}},
-		{"scp", []string{"scp", "-q", "-r", "-F", config, small, sess + ":bench/"}},
 	})
+	fmt.Printf("\n| ratio | measured | goal |\n|---|---|---|\n")
+	fmt.Printf("| exec true, warm, after a pause: meros / ControlMaster | %.2f | ≤ 0.9 |\n", rested[0]/rested[1])
+	fmt.Printf("| one large file: throughput of meros / scp | %.2f | ≥ 2 |\n", large[1]/large[0])
+	fmt.Printf("| many small files: throughput of meros / rsync | %.2f | ≥ 1 |\n", many[1]/many[0])
 }
 
 func benchSize(t *testing.T, name string, usual int) int {
@@ -100,8 +103,8 @@ func makeRandom(t *testing.T, file string, size int) {
 	}
 }
 
-// compare runs the ways in turns and prints the medians.
-func compare(t *testing.T, what string, rounds int, before func(), ways []contender) {
+// compare runs the ways in turns, prints the medians and returns them, in seconds.
+func compare(t *testing.T, what string, rounds int, before func(), ways []contender) (medians []float64) {
 	t.Helper()
 	took := make([][]time.Duration, len(ways))
 	for range rounds {
@@ -116,13 +119,10 @@ func compare(t *testing.T, what string, rounds int, before func(), ways []conten
 			took[i] = append(took[i], time.Since(started))
 		}
 	}
-	var first time.Duration
 	for i, w := range ways {
 		slices.Sort(took[i])
-		median := took[i][len(took[i])/2]
-		if i == 0 {
-			first = median
-		}
-		fmt.Printf("| %s | %s | %.3f | %.2f |\n", what, w.name, median.Seconds(), median.Seconds()/first.Seconds())
+		medians = append(medians, took[i][len(took[i])/2].Seconds())
+		fmt.Printf("| %s | %s | %.3f | %.2f |\n", what, w.name, medians[i], medians[i]/medians[0])
 	}
+	return medians
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -54,15 +55,15 @@ func TestSec(t *testing.T) {
 	mustRun(t, root, "shutdown", "mos_sec")
 }
 
-// buildSec builds mos_sec as it ships, but for the programs that take long to
-// install and a Tor network that is another one, and a small mos_lab.
+// buildSec builds mos_sec as it ships, but for a Tor network that is another one and
+// what the test needs in the guests, and a small mos_lab.
 func buildSec(t *testing.T) string {
 	t.Helper()
 	t.Setenv("TMPDIR", "/var/tmp") // a private host has a /tmp of its own
 	root := newRoot(t)
 	net := newTorNet(t, torDir(root))
 	const recipe = "mos_sec/"
-	replaceIn(t, root, recipe+"build/guest.xml", "firefox-esr xterm xpra python3-pil", "busybox sudo")
+	replaceIn(t, root, recipe+"build/guest.xml", "<packages>", "<packages>busybox sudo ")
 	replaceIn(t, root, recipe+"build/firewall.xml", "<packages>", "<packages>sudo ")
 	letSudo(t, root, "mos_sec")
 	torrc := filepath.Join(root, "conf/target", recipe, "rootfs/firewall/includes.chroot/etc/tor/torrc")
@@ -143,12 +144,47 @@ func (s sec) throughTor(t *testing.T) {
 	socks := "busybox wget -q -O - http://" + webName + "/"
 	t.Run("torsocks", func(t *testing.T) { s.awaitExit(t, "torsocks "+socks) })
 	t.Run("proxychains4", func(t *testing.T) { s.awaitExit(t, "proxychains4 -q "+socks) })
-	for _, caller := range s.world.callers() {
-		if !slices.Contains(s.net.exits(), caller) {
-			t.Errorf("the web server was called by %s", caller)
+	t.Run("Firefox", s.firefox)
+	t.Run("apart", s.apart)
+	for _, v := range s.world.visits() {
+		if !slices.Contains(s.net.exits(), v.from) {
+			t.Errorf("the web server was called by %s", v.from)
 		}
 	}
 	s.wantOnlyTor(t)
+}
+
+// firefox has the guest's browser fetch a page, with what the recipe tells it.
+func (s sec) firefox(t *testing.T) {
+	// The first run makes the profile and keeps little of what it did.
+	said := s.in(t, secGuest, "mkdir profile; for page in http://"+webName+"/ about:policies; do "+
+		"timeout 400 firefox-esr --headless --profile profile --screenshot page.png $page || exit; done; grep browser.policies.applied profile/prefs.js")
+	if !slices.ContainsFunc(s.world.visits(), func(v visit) bool { return strings.Contains(v.agent, "Firefox/") }) {
+		t.Errorf("Firefox asked for no page: %s", said)
+	}
+	if !strings.Contains(said, `user_pref("browser.policies.applied", true);`) {
+		t.Errorf("Firefox applied no policies: %s", said)
+	}
+}
+
+// apart has three programs keep a connection through the SOCKS port, two of them with
+// the same login: those share a circuit, and the third has one of its own.
+func (s sec) apart(t *testing.T) {
+	s.in(t, secGuest, "for login in one two one; do (sleep 120 | torsocks -u $login -p x busybox nc "+webAddr+" 80) >/dev/null 2>&1 & done")
+	const ask = `sudo perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new("/run/tor/control") or die $!; open F, "/run/tor/control.authcookie"; read F, $c, 32;
+		print $s "AUTHENTICATE " . unpack("H*", $c) . "\r\nGETINFO stream-status\r\nQUIT\r\n"; print while <$s>'`
+	var streams [][]string
+	for deadline := time.Now().Add(2 * time.Minute); len(streams) < 3 && time.Now().Before(deadline); time.Sleep(time.Second) {
+		streams = regexp.MustCompile(`(?m)^[0-9]+ SUCCEEDED ([0-9]+) `+regexp.QuoteMeta(webAddr)+`:80`).FindAllStringSubmatch(s.in(t, secFirewall, ask), -1)
+	}
+	circuits := map[string]int{}
+	for _, stream := range streams {
+		circuits[stream[1]]++
+	}
+	if len(streams) != 3 || len(circuits) != 2 {
+		t.Errorf("three streams of two logins have these circuits: %v", circuits)
+	}
+	s.in(t, secGuest, "pkill -f busybox.nc")
 }
 
 // awaitExit has the guest fetch a page until there is one, since Tor takes its time:

@@ -169,11 +169,13 @@ type world struct {
 	names string // the name server's log
 
 	mu   sync.Mutex
-	seen []string // who called the web server
+	seen []visit
 }
 
-// callers are the addresses that the web server has seen.
-func (w *world) callers() []string {
+// visit is what the web server sees of one who asks for a page.
+type visit struct{ from, agent string }
+
+func (w *world) visits() []visit {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.seen)
@@ -193,13 +195,14 @@ func (n torNet) startWorld(t *testing.T) *world {
 	t.Helper()
 	command(t, "ip", "netns", "add", worldNS)
 	command(t, "ip", "link", "add", uplink, "type", "veth", "peer", "name", "host", "netns", worldNS)
-	command(t, "ip", "address", "add", hostAddr+"/24", "dev", uplink)
+	// As narrow as can be: what the host has a subnet of is its LAN, not the internet.
+	command(t, "ip", "address", "add", hostAddr+"/30", "dev", uplink)
 	command(t, "ip", "link", "set", uplink, "up")
 	command(t, "ip", "route", "add", "default", "via", worldAddr)
 	inside := func(argv ...string) []string { return append([]string{"ip", "netns", "exec", worldNS}, argv...) }
 	command(t, inside("ip", "link", "set", "lo", "up")...)
 	command(t, inside("ip", "link", "set", "host", "up")...)
-	command(t, inside("ip", "address", "add", worldAddr+"/24", "dev", "host")...)
+	command(t, inside("ip", "address", "add", worldAddr+"/30", "dev", "host")...)
 	// A guest's own address would be answered too: what leaks is to be seen.
 	command(t, inside("ip", "route", "add", "10.60.0.0/16", "via", hostAddr)...)
 	for _, addr := range append(n.relays(), webAddr, nameAddr) {
@@ -251,7 +254,7 @@ func (w *world) serve(t *testing.T) {
 	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		w.mu.Lock()
-		w.seen = append(w.seen, host)
+		w.seen = append(w.seen, visit{host, r.UserAgent()})
 		w.mu.Unlock()
 		fmt.Fprintf(rw, "you are %s\n", host)
 	})}
