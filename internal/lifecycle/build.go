@@ -94,7 +94,7 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		}
 		return nil
 	})
-	return errors.Join(err, b.proxy.Close(err == nil))
+	return errors.Join(err, b.proxy.Close())
 }
 
 // startProxy keeps what the build downloads. It is not needed to plan, but a
@@ -246,10 +246,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	if !s.Base {
 		tree = w.tree(below, p)
 	}
-	if err := sandbox.Run(ctx, w.Runner, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree, Env: w.proxy.Env()}, w.log); err != nil {
-		if fault := w.proxy.Fault(); fault != nil && s.Fetches {
-			err = hint.Add(err, "what a mirror could not be asked for: %v", fault)
-		}
+	if err := w.runStage(ctx, s, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree}); err != nil {
 		return store.Layer{}, errors.Join(sayIfFull(err, w.Paths.Cache()), p.Discard())
 	}
 	l, err := p.Commit()
@@ -257,6 +254,27 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 		err = w.stamp(s.Stamp)
 	}
 	return l, err
+}
+
+// runStage runs a stage's step with a way to the mirrors.
+func (w *work) runStage(ctx context.Context, s rootfs.Stage, spec sandbox.Spec) error {
+	way, err := w.proxy.Stage()
+	if err != nil {
+		return err
+	}
+	spec.Env = way.Env()
+	err = sandbox.Run(ctx, w.Runner, spec, w.log)
+	switch {
+	case err == nil:
+		return way.End(mirror.Good)
+	case ctx.Err() == nil && rootfs.Damaged(err):
+		err = hint.Add(err, "what this stage had of the packages is thrown away, that of earlier builds too: the next build gets it anew")
+		return errors.Join(err, way.End(mirror.Damaged))
+	}
+	if fault := w.proxy.Fault(); fault != nil && s.Fetches {
+		err = hint.Add(err, "what a mirror could not be asked for: %v", fault)
+	}
+	return errors.Join(err, way.End(mirror.Failed))
 }
 
 // tree is an overlay over layers that writes to p.

@@ -4,6 +4,6 @@
 // that ask it by http (Plain).
 //
 // It trusts nobody with it: apt and apk check every file against signed indexes
-// whenever they use it, and what was fetched by a build that failed is dropped.
-// The package knows nothing of what the files are.
+// whenever they use it, and what they find damaged is dropped, or fetched anew when
+// they ask again. A mirror that falls silent is given up. The package knows nothing of what the files are.
 package mirror

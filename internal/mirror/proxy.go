@@ -1,10 +1,7 @@
 package mirror
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,21 +17,25 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"meros/internal/stall"
 )
 
 // Proxy serves one build. Close it.
 type Proxy struct {
 	dir     string
 	offline bool
-	token   string
 	server  *http.Server
 	client  *http.Client
 	address string
+	stall   time.Duration // how long a mirror may send nothing
 
-	fresh string // folder of what this build fetched, until it is known to be good
+	fresh string // folder of what this build fetched, until it ends
 
-	mu    sync.Mutex
-	fault error
+	mu     sync.Mutex
+	stages map[*Stage]bool
+	silent map[string]error // hosts that were given up, and why
+	fault  error
 }
 
 // Fault is the last reason for which a mirror could not be asked, or nil: package
@@ -45,14 +46,14 @@ func (p *Proxy) Fault() error {
 	return p.fault
 }
 
+// silentTime is how long a mirror may send nothing: less than the 30 s after which apt
+// asks anew (apt-transport-http(1)), which would be taken for a request of its own.
+const silentTime = 20 * time.Second
+
 // Start starts a proxy that keeps its files in dir. Offline it asks no other
 // host, and answers 404 for what it does not have.
 func Start(dir string, offline bool) (*Proxy, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	secret := make([]byte, 16)
-	if _, err := rand.Read(secret); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -64,9 +65,9 @@ func Start(dir string, offline bool) (*Proxy, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	p := &Proxy{
-		dir: dir, fresh: fresh, offline: offline, token: hex.EncodeToString(secret), address: l.Addr().String(),
-		// No overall limit: packages may be large and mirrors slow. apt watches for a
-		// download that stalls.
+		dir: dir, fresh: fresh, offline: offline, address: l.Addr().String(), stall: silentTime,
+		stages: map[*Stage]bool{}, silent: map[string]error{},
+		// No overall limit: packages may be large and mirrors slow.
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 	}
 	p.server = &http.Server{Handler: p, ReadHeaderTimeout: 10 * time.Second}
@@ -74,29 +75,26 @@ func Start(dir string, offline bool) (*Proxy, error) {
 	return p, nil
 }
 
-// Env are the variables by which programs find the proxy. Others on this host
-// may see its port but not its password.
-func (p *Proxy) Env() []string {
-	return []string{"http_proxy=http://" + proxyUser + ":" + p.token + "@" + p.address}
+// Close ends the proxy, after its stages.
+func (p *Proxy) Close() error {
+	err := p.server.Close()
+	files, readErr := os.ReadDir(p.fresh)
+	if len(files) > 0 {
+		err = errors.Join(err, p.sync(), moveFiles(p.fresh, p.dir))
+	}
+	return errors.Join(err, readErr, os.RemoveAll(p.fresh))
 }
 
-// Close ends the proxy. What it stored stays only if the build went well: a
-// file that made it fail must not do so for ever.
-func (p *Proxy) Close(keep bool) error {
-	err := p.server.Close()
-	if keep {
-		files, readErr := os.ReadDir(p.fresh)
-		err = errors.Join(err, readErr)
-		if len(files) > 0 {
-			err = errors.Join(err, p.sync())
-		}
-		for _, f := range files {
-			if !strings.HasPrefix(f.Name(), partialPrefix) {
-				err = errors.Join(err, os.Rename(filepath.Join(p.fresh, f.Name()), filepath.Join(p.dir, f.Name())))
-			}
+// moveFiles moves the whole answers in a folder to another.
+func moveFiles(from, to string) error {
+	files, err := os.ReadDir(from)
+	errs := []error{err}
+	for _, f := range files {
+		if !f.IsDir() && !strings.HasPrefix(f.Name(), partialPrefix) {
+			errs = append(errs, os.Rename(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())))
 		}
 	}
-	return errors.Join(err, os.RemoveAll(p.fresh))
+	return errors.Join(errs...)
 }
 
 // sync waits until all is on the disk. A file is kept for long: one that a power
@@ -111,24 +109,20 @@ func (p *Proxy) sync() error {
 }
 
 // Names in the folder of a proxy that are no kept answers.
-const freshPrefix, partialPrefix = "fresh-", "partial-"
+const freshPrefix, stagePrefix, partialPrefix = "fresh-", "stage-", "partial-"
 
 // ServeHTTP implements http.Handler for requests of the form that proxies get.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := p.stageOf(r)
 	switch {
-	case !p.authorised(r):
+	case s == nil:
 		w.Header().Set("Proxy-Authenticate", "Basic realm=meros")
 		http.Error(w, "this proxy is a build's own", http.StatusProxyAuthRequired)
 	case r.Method != http.MethodGet || r.URL.Scheme != "http" || r.URL.Host == "":
 		http.Error(w, "only GET of http addresses", http.StatusMethodNotAllowed)
 	default:
-		p.get(w, r)
+		s.get(w, r)
 	}
-}
-
-func (p *Proxy) authorised(r *http.Request) bool {
-	want := "Basic " + base64.StdEncoding.EncodeToString([]byte(proxyUser+":"+p.token))
-	return subtle.ConstantTimeCompare([]byte(r.Header.Get("Proxy-Authorization")), []byte(want)) == 1
 }
 
 // nameOf is the name under which the answer for an address is kept.
@@ -137,16 +131,19 @@ func nameOf(u *url.URL) string {
 	return hex.EncodeToString(sum[:]) + path.Ext(u.Path)
 }
 
-func (p *Proxy) get(w http.ResponseWriter, r *http.Request) {
+func (s *Stage) get(w http.ResponseWriter, r *http.Request) {
 	from, err := upstream(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	name := nameOf(from)
-	if p.offline || immutable(from.Path) {
-		if p.serveFile(w, r, filepath.Join(p.dir, name)) || p.serveFile(w, r, filepath.Join(p.fresh, name)) {
-			return
+	p, name := s.proxy, nameOf(from)
+	again := s.again(name)
+	if p.offline || immutable(from.Path) && !again {
+		for _, dir := range []string{p.fresh, p.dir} {
+			if p.serveFile(w, r, filepath.Join(dir, name)) {
+				return
+			}
 		}
 	}
 	if p.offline {
@@ -154,7 +151,11 @@ func (p *Proxy) get(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "not kept from an earlier build", http.StatusNotFound)
 		return
 	}
-	if err := p.fetch(w, r, from, filepath.Join(p.fresh, name)); err != nil {
+	to := s.dir
+	if immutable(from.Path) {
+		to = p.fresh
+	}
+	if err := p.fetch(w, r, from, filepath.Join(to, name)); err != nil {
 		// Too late for a status if the answer has begun: cut the connection, so that
 		// a part is not taken for the whole.
 		panic(http.ErrAbortHandler)
@@ -187,15 +188,34 @@ func (p *Proxy) serveFile(w http.ResponseWriter, r *http.Request, file string) b
 }
 
 // cannot answers that a mirror could not be asked.
-func (p *Proxy) cannot(w http.ResponseWriter, err error) {
-	p.mu.Lock()
-	p.fault = err
-	p.mu.Unlock()
+func (p *Proxy) cannot(w http.ResponseWriter, from *url.URL, err error) {
+	p.note(from, err)
 	http.Error(w, err.Error(), http.StatusBadGateway)
+}
+
+// note keeps why a mirror could not be asked. One that fell silent is not asked
+// again: package managers would wait for it file by file, and try each anew.
+func (p *Proxy) note(from *url.URL, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fault = fmt.Errorf("%s: %w", from.Host, err)
+	if errors.Is(err, stall.ErrSilent) {
+		p.silent[from.Host] = err
+	}
+}
+
+func (p *Proxy) whySilent(from *url.URL) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.silent[from.Host]
 }
 
 // fetch hands on the mirror's answer and keeps it if it is whole.
 func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, from *url.URL, file string) error {
+	if err := p.whySilent(from); err != nil {
+		p.cannot(w, from, err)
+		return nil
+	}
 	req, err := http.NewRequestWithContext(r.Context(), http.MethodGet, from.String(), http.NoBody)
 	if err != nil {
 		return err
@@ -205,15 +225,15 @@ func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, from *url.URL, fil
 			req.Header.Set(name, v)
 		}
 	}
-	resp, err := p.client.Do(req)
+	resp, err := stall.Do(p.client, req, p.stall)
 	if err != nil {
-		p.cannot(w, err)
+		p.cannot(w, from, err)
 		return nil
 	}
 	defer resp.Body.Close()
 	if location := resp.Header.Get("Location"); location != "" {
 		if location, err = forward(from, location); err != nil {
-			p.cannot(w, err)
+			p.cannot(w, from, err)
 			return nil
 		}
 		resp.Header.Set("Location", location)
@@ -225,10 +245,14 @@ func (p *Proxy) fetch(w http.ResponseWriter, r *http.Request, from *url.URL, fil
 	}
 	w.WriteHeader(resp.StatusCode)
 	if resp.StatusCode != http.StatusOK {
-		_, err := io.Copy(w, resp.Body)
-		return err
+		_, err = io.Copy(w, resp.Body)
+	} else {
+		err = p.keep(w, resp, file)
 	}
-	return p.keep(w, resp, file)
+	if errors.Is(err, stall.ErrSilent) {
+		p.note(from, err)
+	}
+	return err
 }
 
 func (p *Proxy) keep(w io.Writer, resp *http.Response, file string) error {

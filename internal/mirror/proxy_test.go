@@ -1,6 +1,7 @@
 package mirror_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -40,8 +41,8 @@ func newPeer(t *testing.T) *peer {
 	return p
 }
 
-// through asks the proxy as a program would that got its Env.
-func through(t *testing.T, p *mirror.Proxy, address string) (int, string, error) {
+// through asks the proxy as a program of a stage would that got its Env.
+func through(t *testing.T, p *mirror.Stage, address string) (int, string, error) {
 	t.Helper()
 	u, err := url.Parse(strings.TrimPrefix(p.Env()[0], "http_proxy="))
 	if err != nil {
@@ -69,11 +70,29 @@ func start(t *testing.T, dir string, offline bool) *mirror.Proxy {
 	return p
 }
 
+func stage(t *testing.T, p *mirror.Proxy) *mirror.Stage {
+	t.Helper()
+	s, err := p.Stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// end ends a stage and, with it, its proxy.
+func end(t *testing.T, p *mirror.Proxy, s *mirror.Stage, r mirror.Result) {
+	t.Helper()
+	if err := errors.Join(s.End(r), p.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeepsPackagesAndAsksAnewForIndexes(t *testing.T) {
 	peer, dir := newPeer(t), t.TempDir()
 	p := start(t, dir, false)
-	for range 2 {
-		if status, body, err := through(t, p, peer.URL+"/pool/a.deb"); status != 200 || body != "package" || err != nil {
+	s := stage(t, p)
+	for _, s := range []*mirror.Stage{s, stage(t, p)} {
+		if status, body, err := through(t, s, peer.URL+"/pool/a.deb"); status != 200 || body != "package" || err != nil {
 			t.Errorf("a.deb = %d %q, %v", status, body, err)
 		}
 	}
@@ -81,16 +100,15 @@ func TestKeepsPackagesAndAsksAnewForIndexes(t *testing.T) {
 		t.Errorf("the mirror was asked %d times for a package, want 1", n)
 	}
 	for _, want := range []string{"index 2", "index 3"} {
-		if _, body, _ := through(t, p, peer.URL+"/dists/x/InRelease"); body != want {
+		if _, body, _ := through(t, s, peer.URL+"/dists/x/InRelease"); body != want {
 			t.Errorf("InRelease = %q, want %q", body, want)
 		}
 	}
-	if err := p.Close(true); err != nil {
-		t.Fatal(err)
-	}
+	end(t, p, s, mirror.Good)
 	peer.Close()
-	off := start(t, dir, true)
-	defer off.Close(true)
+	p = start(t, dir, true)
+	off := stage(t, p)
+	defer end(t, p, off, mirror.Good)
 	for name, want := range map[string]string{"/pool/a.deb": "package", "/dists/x/InRelease": "index 3"} {
 		if status, body, err := through(t, off, peer.URL+name); status != 200 || body != want || err != nil {
 			t.Errorf("offline %s = %d %q, %v, want %q", name, status, body, err, want)
@@ -101,9 +119,12 @@ func TestKeepsPackagesAndAsksAnewForIndexes(t *testing.T) {
 	}
 }
 
-func TestKeepsNoPartAndNothingOfAFailedBuild(t *testing.T) {
+// Of a stage that fails, what is no part and never changes stays; of one that got
+// something damaged, nothing does.
+func TestKeepsNoPartAndNothingDamaged(t *testing.T) {
 	peer, dir := newPeer(t), t.TempDir()
-	p := start(t, dir, false)
+	proxy := start(t, dir, false)
+	p := stage(t, proxy)
 	if _, body, err := through(t, p, peer.URL+"/pool/cut.deb"); err == nil {
 		t.Errorf("a download that was cut off = %q without an error", body)
 	}
@@ -113,22 +134,104 @@ func TestKeepsNoPartAndNothingOfAFailedBuild(t *testing.T) {
 	if status, _, _ := through(t, p, peer.URL+"/pool/nonesuch.deb"); status != http.StatusNotFound {
 		t.Errorf("a missing package = %d, want 404", status)
 	}
-	if _, _, err := through(t, p, peer.URL+"/pool/a.deb"); err != nil {
+	for _, tt := range []struct {
+		result mirror.Result
+		want   int
+	}{{mirror.Failed, 1}, {mirror.Damaged, 0}} {
+		for _, name := range []string{"/pool/a.deb", "/dists/x/InRelease"} {
+			if _, _, err := through(t, p, peer.URL+name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end(t, proxy, p, tt.result)
+		if left, _ := os.ReadDir(dir); len(left) != tt.want {
+			t.Errorf("%d files are kept after a stage that ended with %d, want %d", len(left), tt.result, tt.want)
+		}
+		proxy = start(t, dir, false)
+		p = stage(t, proxy)
+	}
+	end(t, proxy, p, mirror.Good)
+}
+
+// A stage that asks for a package twice did not get what its index says: the second
+// answer comes from the mirror, and is what later builds get.
+func TestBadKeptPackageIsFetchedAnew(t *testing.T) {
+	peer, dir := newPeer(t), t.TempDir()
+	p := start(t, dir, false)
+	s := stage(t, p)
+	if _, _, err := through(t, s, peer.URL+"/pool/a.deb"); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.Close(false); err != nil {
+	end(t, p, s, mirror.Good)
+	kept, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if len(kept) != 1 {
+		t.Fatalf("kept: %q", kept)
+	}
+	if err := os.Truncate(kept[0], 3); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("%s is kept after a failed build", left[0].Name())
+	for range 2 {
+		p = start(t, dir, false)
+		s = stage(t, p)
+		var got []string
+		for range 2 {
+			_, body, _ := through(t, s, peer.URL+"/pool/a.deb")
+			got = append(got, body)
+		}
+		if got[1] != "package" {
+			t.Errorf("asked twice: %q, want the package in the end", got)
+		}
+		end(t, p, s, mirror.Failed)
+	}
+	if content, err := os.ReadFile(kept[0]); string(content) != "package" {
+		t.Errorf("kept is %q, %v", content, err)
+	}
+}
+
+// A mirror that falls silent is given up, and not asked again by that build.
+func TestSilentMirrorIsGivenUp(t *testing.T) {
+	ended := make(chan struct{})
+	var asked atomic.Int32
+	mux := http.NewServeMux()
+	mux.HandleFunc("/silent.deb", func(http.ResponseWriter, *http.Request) { asked.Add(1); <-ended })
+	mux.HandleFunc("/midway.deb", func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Length", "1000")
+		fmt.Fprint(w, "half")
+		w.(http.Flusher).Flush()
+		<-ended
+	})
+	silent := httptest.NewServer(mux)
+	defer silent.Close()
+	defer close(ended)
+	peer := newPeer(t)
+	for _, name := range []string{"/silent.deb", "/midway.deb"} {
+		asked.Store(0)
+		p := start(t, t.TempDir(), false)
+		p.SetStall(300 * time.Millisecond)
+		s := stage(t, p)
+		if status, body, err := through(t, s, silent.URL+name); status == http.StatusOK && err == nil {
+			t.Errorf("%s = %q", name, body)
+		}
+		if status, _, _ := through(t, s, silent.URL+"/silent.deb"); status != http.StatusBadGateway || asked.Load() != 1 {
+			t.Errorf("asked again after %s: %d, and the mirror was asked %d times, want 502 and once", name, status, asked.Load())
+		}
+		if status, _, _ := through(t, s, peer.URL+"/pool/a.deb"); status != http.StatusOK {
+			t.Errorf("another mirror: %d", status)
+		}
+		if fault := p.Fault(); fault == nil || !strings.HasSuffix(fault.Error(), "nothing came for 300ms") {
+			t.Errorf("Fault = %v", fault)
+		}
+		end(t, p, s, mirror.Failed)
 	}
 }
 
 func TestServesOnlyItsBuild(t *testing.T) {
 	peer := newPeer(t)
 	p := start(t, t.TempDir(), false)
-	defer p.Close(true)
-	u, err := url.Parse(strings.TrimPrefix(p.Env()[0], "http_proxy="))
+	s := stage(t, p)
+	defer end(t, p, s, mirror.Good)
+	u, err := url.Parse(strings.TrimPrefix(s.Env()[0], "http_proxy="))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,17 +256,17 @@ func TestServesOnlyItsBuild(t *testing.T) {
 // the one that a good build had.
 func TestFailedBuildKeepsWhatWasThere(t *testing.T) {
 	peer, dir := newPeer(t), t.TempDir()
-	for i, keep := range []bool{true, false} {
+	for i, result := range []mirror.Result{mirror.Good, mirror.Failed} {
 		p := start(t, dir, false)
-		if _, body, _ := through(t, p, peer.URL+"/dists/x/InRelease"); body != fmt.Sprintf("index %d", i+1) {
+		s := stage(t, p)
+		if _, body, _ := through(t, s, peer.URL+"/dists/x/InRelease"); body != fmt.Sprintf("index %d", i+1) {
 			t.Errorf("InRelease = %q", body)
 		}
-		if err := p.Close(keep); err != nil {
-			t.Fatal(err)
-		}
+		end(t, p, s, result)
 	}
-	off := start(t, dir, true)
-	defer off.Close(true)
+	p := start(t, dir, true)
+	off := stage(t, p)
+	defer end(t, p, off, mirror.Good)
 	if _, body, _ := through(t, off, peer.URL+"/dists/x/InRelease"); body != "index 1" {
 		t.Errorf("offline after a failed build: %q, want what the good one had", body)
 	}

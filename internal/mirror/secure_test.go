@@ -44,8 +44,9 @@ func TestSecureAddressesAreKeptToo(t *testing.T) {
 	trust(t, s)
 	dir := t.TempDir()
 	p := start(t, dir, false)
-	for range 2 {
-		status, body, err := through(t, p, mirror.Plain(s.URL+"/pool/a.deb"))
+	st := stage(t, p)
+	for _, st := range []*mirror.Stage{stage(t, p), st} {
+		status, body, err := through(t, st, mirror.Plain(s.URL+"/pool/a.deb"))
 		if status != 200 || body != "package by https" || err != nil {
 			t.Fatalf("a.deb = %d %q, %v, want it by https; %v", status, body, err, p.Fault())
 		}
@@ -53,24 +54,23 @@ func TestSecureAddressesAreKeptToo(t *testing.T) {
 	if n := asked.Load(); n != 1 {
 		t.Errorf("the mirror was asked %d times for one package", n)
 	}
-	if status, _, err := through(t, p, mirror.Plain(s.URL+"/moved.deb")); status != http.StatusFound || err != nil {
+	if status, _, err := through(t, st, mirror.Plain(s.URL+"/moved.deb")); status != http.StatusFound || err != nil {
 		t.Errorf("moved.deb = %d, %v", status, err)
 	}
 	for _, name := range []string{"/to-http", "/to-file"} {
-		if status, _, err := through(t, p, mirror.Plain(s.URL+name)); status != http.StatusBadGateway || err != nil {
+		if status, _, err := through(t, st, mirror.Plain(s.URL+name)); status != http.StatusBadGateway || err != nil {
 			t.Errorf("%s = %d, %v, want it refused", name, status, err)
 		}
 		if p.Fault() == nil || !strings.Contains(p.Fault().Error(), "sends one on to") {
 			t.Errorf("%s: the fault is %v", name, p.Fault())
 		}
 	}
-	if err := p.Close(true); err != nil {
-		t.Fatal(err)
-	}
+	end(t, p, st, mirror.Good)
 	s.Close()
 	p = start(t, dir, true)
-	defer p.Close(false)
-	if status, body, err := through(t, p, mirror.Plain(s.URL+"/pool/a.deb")); status != 200 || body != "package by https" || err != nil {
+	st = stage(t, p)
+	defer end(t, p, st, mirror.Good)
+	if status, body, err := through(t, st, mirror.Plain(s.URL+"/pool/a.deb")); status != 200 || body != "package by https" || err != nil {
 		t.Errorf("offline: a.deb = %d %q, %v", status, body, err)
 	}
 }
@@ -101,8 +101,12 @@ func FuzzSecurePath(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	defer p.Close(false)
-	u, err := url.Parse(strings.TrimPrefix(p.Env()[0], "http_proxy="))
+	defer p.Close()
+	st, err := p.Stage()
+	if err != nil {
+		f.Fatal(err)
+	}
+	u, err := url.Parse(strings.TrimPrefix(st.Env()[0], "http_proxy="))
 	if err != nil {
 		f.Fatal(err)
 	}

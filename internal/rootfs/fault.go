@@ -73,6 +73,13 @@ func bootstrapHint(err error, b Bootstrap) error {
 	return err
 }
 
+// damaged are the words of apt, apk and meros itself for a file that is not what a signed
+// index says.
+var damaged = regexp.MustCompile(`Hash Sum mismatch|unexpected size|corrupt|BAD archive|BAD signature|UNTRUSTED|unexpected end of file|integrity error|its sha256 is`)
+
+// Damaged reports whether a stage failed because of a file that it had downloaded.
+func Damaged(err error) bool { return damaged.MatchString(err.Error()) }
+
 // aptUnmet begins apt-get's list of packages that cannot be together.
 const aptUnmet = "The following packages have unmet dependencies:"
 

@@ -93,12 +93,23 @@ func testInterruptedBuilds(t *testing.T, root string) {
 func testMirrors(t *testing.T, root string) {
 	none := httptest.NewServer(http.NotFoundHandler())
 	defer none.Close()
-	for name, mirror := range map[string]string{"answers 404": none.URL, "is not there": nobody(t)} {
+	ended := make(chan struct{})
+	silent := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-ended }))
+	defer silent.Close()
+	defer close(ended)
+	for name, mirror := range map[string]string{"answers 404": none.URL, "is not there": nobody(t), "never answers": silent.URL} {
 		t.Run("a mirror that "+name, func(t *testing.T) {
 			replaceIn(t, root, "mos_demo/build/box.xml", `release="bookworm"`, `release="bookworm" mirror="`+mirror+`/debian"`)
 			defer replaceIn(t, root, "mos_demo/build/box.xml", ` mirror="`+mirror+`/debian"`, "")
+			started := time.Now()
 			r := meros(t, root, "build", "mos_demo")
 			wantFailure(t, r, 1, "build mos_demo-box", "bootstrap bookworm", "hint", "mirror")
+			if took := time.Since(started); took > 50*time.Second {
+				t.Errorf("the build failed after %s only", took)
+			}
+			if mirror == silent.URL && !strings.Contains(r.err, "nothing came for 20s") {
+				t.Errorf("the build does not say that the mirror is silent:\n%s", r.err)
+			}
 			wantNothingHalfMade(t, root)
 		})
 	}

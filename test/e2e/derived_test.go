@@ -259,6 +259,18 @@ func TestDerivedDistribution(t *testing.T) {
 		t.Errorf("the image has %q of the archive's package, want new", got)
 	}
 	remove(t, root, list)
+	// Kept packages that a disk has damaged are got anew, by the next build at the latest.
+	removeAll(t, filepath.Join(root, "data/build/cache/layers"))
+	removeAll(t, filepath.Join(root, "data/images"))
+	for _, file := range names(t, filepath.Join(root, "data/build/cache/downloads/*.deb")) {
+		if err := os.Truncate(file, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantFailure(t, build(), 1, "bootstrap noble", "hint", "is thrown away")
+	if r := build(); r.code != 0 {
+		t.Errorf("build after one that found damaged packages: status %d\n%s", r.code, r.err)
+	}
 	// What came by https is kept as well.
 	handed := a.handed.Load()
 	removeAll(t, filepath.Join(root, "data/build/cache/layers"))
