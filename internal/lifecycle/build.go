@@ -127,8 +127,7 @@ func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 func (b Builder) rootfsOptions(t *family.Target) rootfs.Options {
 	epoch, _ := b.epoch() // newWork says what is wrong with it
 	return rootfs.Options{
-		Log: b.Paths.Log("build-" + t.FullID()), Mirrors: b.Paths.Mirrors(),
-		Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
+		Mirrors: b.Paths.Mirrors(), Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
 	}
 }
 
@@ -263,7 +262,11 @@ func (w *work) runStage(ctx context.Context, s rootfs.Stage, spec sandbox.Spec) 
 		return err
 	}
 	spec.Env = way.Env()
-	err = sandbox.Run(ctx, w.Runner, spec, w.log)
+	printed := &ui.Tail{}
+	err = sandbox.Run(ctx, w.Runner, spec, io.MultiWriter(w.log, printed))
+	if err != nil && ctx.Err() == nil {
+		err = withLast(err, printed)
+	}
 	switch {
 	case err == nil:
 		return way.End(mirror.Good)
@@ -275,6 +278,17 @@ func (w *work) runStage(ctx context.Context, s rootfs.Stage, spec sandbox.Spec) 
 		err = hint.Add(err, "what a mirror could not be asked for: %v", fault)
 	}
 	return errors.Join(err, way.End(mirror.Failed))
+}
+
+// stageTail is how many of the lines that a stage printed are told when it fails.
+const stageTail = 20
+
+// withLast adds to an error what was printed before it.
+func withLast(err error, printed *ui.Tail) error {
+	for _, line := range lastLines(printed.String(), stageTail) {
+		err = fmt.Errorf("%w\n    %s", err, ui.Clean(line))
+	}
+	return err
 }
 
 // tree is an overlay over layers that writes to p.

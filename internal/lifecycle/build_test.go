@@ -1,16 +1,21 @@
 package lifecycle
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"meros/internal/family"
+	"meros/internal/hint"
 	"meros/internal/layout"
 	"meros/internal/rootfs"
 	"meros/internal/store"
+	"meros/internal/ui"
 )
 
 // planned is the work on a target whose tree is the same each time.
@@ -72,5 +77,15 @@ func TestImageKeyDoesNotDependOnTheKernelBesideIt(t *testing.T) {
 		if w := planned(t, b, func(x *family.Target) { x.Kernel = mode }); w.key != none.key {
 			t.Errorf("kernel=%q: %q", mode, store.Changes(none.reads, w.reads, rootfs.Below))
 		}
+	}
+}
+
+func TestFailedStageTellsItsLastLines(t *testing.T) {
+	printed := &ui.Tail{}
+	fmt.Fprint(printed, strings.Repeat("early\n", 100)+"Setting up foo\nfoo: no\n")
+	err := withLast(hint.Add(errors.New("install packages: exit status 100"), "do"), printed)
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 1+stageTail || lines[0] != "install packages: exit status 100" || lines[stageTail] != "    foo: no" || len(hint.Of(err)) != 1 {
+		t.Errorf("withLast = %q, hints %q", lines, hint.Of(err))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/mirror"
 	"meros/internal/proc"
+	"meros/internal/ui"
 )
 
 // enterApt is enterChroot for programs that get packages with the tree's apt.
@@ -62,20 +63,20 @@ var aptStale = regexp.MustCompile(`404 +Not Found|Hash Sum mismatch|unexpected s
 // old, and name versions that the archive has dropped since: where that is why it
 // fails, they are brought up to date and it runs once more.
 func (c *chroot) apt(ctx context.Context, what string, argv ...string) error {
-	printed := &lineTail{}
+	printed := &ui.Tail{}
 	err := c.run(ctx, printed, argv...)
-	if err != nil && aptStale.Match(printed.buf) {
+	if err != nil && aptStale.MatchString(printed.String()) {
 		fmt.Println("== the archive has not what its lists of an earlier day say: once more, with today's")
 		if c.update(ctx) == nil {
-			printed = &lineTail{}
+			printed = &ui.Tail{}
 			err = c.run(ctx, printed, argv...)
 		}
 	}
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%s: %w", what, aptError(err, string(printed.buf)))
-	if aptStale.Match(printed.buf) {
+	err = fmt.Errorf("%s: %w", what, aptError(err, printed.String()))
+	if aptStale.MatchString(printed.String()) {
 		err = hint.Add(err, "the archive has not what its own index says: try again later, or take all packages anew: meros build --refresh")
 	}
 	return err

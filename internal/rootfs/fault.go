@@ -27,7 +27,7 @@ func lastError(err error) error {
 		return err
 	}
 	return withLines(exit, pick(exit.Stderr, func(line string) bool {
-		return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") || strings.Contains(line, "No space left") || strings.Contains(line, "NO_PUBKEY")
+		return strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") || strings.HasPrefix(line, "dpkg: error") || strings.Contains(line, "No space left") || strings.Contains(line, "NO_PUBKEY")
 	}))
 }
 

@@ -11,9 +11,15 @@ import (
 )
 
 func TestLastErrorTellsWhy(t *testing.T) {
-	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "Reading…\nE: Unable to locate package nosuch\nI: done\n"}
-	if got, want := lastError(exit).Error(), "apt-get: exit status 100 (E: Unable to locate package nosuch)"; got != want {
-		t.Errorf("lastError = %q, want %q", got, want)
+	for stderr, want := range map[string]string{
+		"Reading…\nE: Unable to locate package nosuch\nI: done\n": "E: Unable to locate package nosuch",
+		"dpkg: error processing package foo (--configure):\n installed foo package post-installation script subprocess returned error exit status 1\n" +
+			"Errors were encountered while processing:\n foo\nE: Sub-process /usr/bin/dpkg returned an error code (1)\n": "dpkg: error processing package foo (--configure):; E: Sub-process /usr/bin/dpkg returned an error code (1)",
+	} {
+		exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: stderr}
+		if got, want := lastError(exit).Error(), "apt-get: exit status 100 ("+want+")"; got != want {
+			t.Errorf("lastError = %q, want %q", got, want)
+		}
 	}
 }
 

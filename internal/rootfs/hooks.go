@@ -14,14 +14,10 @@ import (
 	"meros/internal/proc"
 )
 
-// tailLines is how many of a failed hook's last lines are shown.
-const tailLines = 20
-
 // Hooks is what the stage of that name reads.
 type Hooks struct {
 	Files []string // of the host, in the order of running
 	Env   []string // NAME=VALUE, beside the plain environment of every tool
-	Log   string   // where all output goes, for the words of an error
 }
 
 // runHooks runs the recipe's hooks in the chroot, one after the other, and
@@ -57,9 +53,8 @@ func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
 		return err
 	}
 	fmt.Printf("== hook %s\n", file)
-	last := &lineTail{limit: tailLines}
-	if err := c.runEnv(ctx, last, a.Env, inside); err != nil {
-		return hookError(name, err, last.lines(), a.Log)
+	if err := c.runEnv(ctx, nil, a.Env, inside); err != nil {
+		return hookError(name, err)
 	}
 	return c.stillARootfs(name)
 }
@@ -72,16 +67,11 @@ func (c *chroot) stillARootfs(hook string) error {
 	return nil
 }
 
-func hookError(name string, err error, last []string, log string) error {
-	how := err.Error()
+func hookError(name string, err error) error {
 	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
-		how = fmt.Sprintf("exit status %d", exit.Code)
+		return fmt.Errorf("hook %s: exit status %d", name, exit.Code)
 	}
-	text := "hook " + name + ": " + how
-	for _, line := range last {
-		text += "\n    " + line
-	}
-	return hint.Add(errors.New(text), "the full log is %s", log)
+	return fmt.Errorf("hook %s: %w", name, err)
 }
 
 // checkInterpreter makes sure that the program named after #! is in the tree:
@@ -106,29 +96,4 @@ func (c *chroot) checkInterpreter(file string) error {
 			"add the interpreter's package under <packages> in the build XML, or write the hook for /bin/sh")
 	}
 	return nil
-}
-
-// lineTail keeps the last lines written to it.
-type lineTail struct {
-	limit int
-	buf   []byte
-}
-
-// Write keeps at most 64 KiB: hooks may print without end.
-func (t *lineTail) Write(p []byte) (int, error) {
-	const keep = 64 << 10
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - keep; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *lineTail) lines() []string {
-	text := strings.TrimRight(string(t.buf), "\n")
-	if text == "" {
-		return nil
-	}
-	all := strings.Split(text, "\n")
-	return all[max(0, len(all)-t.limit):]
 }

@@ -39,7 +39,6 @@ const (
 
 // Options of a Plan that come from the call, not from the recipe.
 type Options struct {
-	Log     string // where the output of all stages goes
 	Mirrors string // file that remembers the mirrors of the host's apt; "": none
 	// HookEnv is NAME=VALUE that hooks see beside what they always do.
 	HookEnv []string
@@ -237,7 +236,7 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 			return Stage{}, err
 		}
 	}
-	a := Hooks{Files: t.ChrootHooks, Env: env, Log: o.Log}
+	a := Hooks{Files: t.ChrootHooks, Env: env}
 	say := fmt.Sprintf("running %d hooks", len(t.ChrootHooks))
 	if len(t.ChrootHooks) == 1 {
 		say = strings.TrimSuffix(say, "s")
