@@ -15,8 +15,10 @@ func newCacheCmd(e *env) *cobra.Command {
 		Use:   "cache",
 		Short: "Show how much the stages of builds take up",
 		Long: `Show how many results of build stages are kept in data/build/cache/, and how
-much they take up on the disk. "cache prune" removes what no recipe needs any
-more; everything there may be removed at any time and is made again.
+much they take up on the disk, with what was downloaded and what kernels are
+made of. "cache prune" removes results that no recipe needs any more and
+downloads that no build has used for a month. Everything there may be removed
+at any time and is made again; what kernels are made of only you remove.
 `,
 		Example: "  meros cache\n  meros cache prune",
 		Args:    cobra.NoArgs,
@@ -30,12 +32,12 @@ func newCachePruneCmd(e *env) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:     "prune",
-		Short:   "Remove results that no recipe needs any more",
+		Short:   "Remove what no build needs any more",
 		Example: "  meros cache prune\n  meros cache prune --all",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cachePrune(cmd.Context(), e, all) },
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "remove everything")
+	cmd.Flags().BoolVar(&all, "all", false, "remove all results and downloads")
 	return cmd
 }
 
@@ -43,11 +45,12 @@ func cacheUsage(ctx context.Context, e *env) error {
 	if err := e.resolve(); err != nil {
 		return err
 	}
-	u, downloads, err := e.builder().CacheUsage(ctx)
+	u, err := e.builder().CacheUsage(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.Out, "%d stage results, %d MiB; downloads, %d MiB; in %s\n", u.Layers, u.Bytes>>20, downloads>>20, e.Paths.Cache())
+	_, err = fmt.Fprintf(e.Out, "%d stage results, %d MiB; downloads, %d MiB; in %s\nwhat kernels are made of, %d MiB; in %s and %s\n",
+		u.Stages.Layers, u.Stages.Bytes>>20, u.Downloads>>20, e.Paths.Cache(), u.Kernels>>20, e.Paths.KernelBuild(), e.Paths.CompilerCache())
 	return err
 }
 
@@ -72,11 +75,11 @@ func cachePrune(ctx context.Context, e *env, all bool) error {
 		}
 		families = append(families, f)
 	}
-	n, err := e.builder().Prune(ctx, families, all)
+	p, err := e.builder().Prune(ctx, families, all)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.Out, "removed %d stage results\n", n)
+	_, err = fmt.Fprintf(e.Out, "removed %d stage results and %d downloads\n", p.Stages, p.Downloads)
 	return err
 }
 

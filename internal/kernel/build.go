@@ -280,7 +280,7 @@ func (m *making) vars() []string {
 // env is nothing of the caller's but what finds programs: a CFLAGS of theirs
 // must not change the kernel.
 func (m *making) env() []string {
-	cache := filepath.Join(m.Paths.Cache(), "ccache")
+	cache := m.Paths.CompilerCache()
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LC_ALL=C", "TMPDIR=" + os.TempDir(),
 		"CCACHE_DIR=" + cache, "CCACHE_BASEDIR=" + m.Paths.Root, "CCACHE_MAXSIZE=2G", "CCACHE_NOHASHDIR=1",

@@ -70,6 +70,9 @@ func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images
 // Mirrors remembers which mirrors the host's apt is set to.
 func (p Paths) Mirrors() string { return p.join("data", "build", "cache", "mirrors.json") }
 
+// CompilerCache is what ccache keeps of kernels that were compiled.
+func (p Paths) CompilerCache() string { return p.join("data", "build", "cache", "ccache") }
+
 // Downloads is what package managers have downloaded.
 func (p Paths) Downloads() string { return p.join("data", "build", "cache", "downloads") }
 

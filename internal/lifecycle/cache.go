@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"time"
 
 	"meros/internal/family"
 	"meros/internal/hint"
@@ -44,42 +45,65 @@ func (b Builder) stamp(s rootfs.Stamp) error {
 	return b.Paths.WriteFile(b.Paths.Stamps(), append(content, '\n'), 0o644)
 }
 
-// CacheUsage measures the caller's store of stage results, and what is kept of
-// downloads, in bytes.
-func (b Builder) CacheUsage(ctx context.Context) (stages store.Usage, downloads int64, err error) {
-	if stages, err = b.openStore(ctx).Usage(); err != nil {
-		return stages, 0, err
-	}
-	downloads, err = mirror.Sweep(b.Paths.Downloads())
-	return stages, downloads, err
+// CacheUsage is what is kept to make builds fast, in bytes but for the stages.
+type CacheUsage struct {
+	Stages    store.Usage // the caller's
+	Downloads int64
+	Kernels   int64 // what kernels are made of: sources, objects, compilers' results
 }
 
-// Prune removes stage results that no target of the families reads any more; with
-// all, every one. It returns how many it removed.
-func (b Builder) Prune(ctx context.Context, families []*family.Family, all bool) (int, error) {
+// CacheUsage measures what is kept.
+func (b Builder) CacheUsage(ctx context.Context) (u CacheUsage, err error) {
+	if u.Stages, err = b.openStore(ctx).Usage(); err != nil {
+		return u, err
+	}
+	if u.Downloads, err = mirror.Sweep(b.Paths.Downloads()); err != nil {
+		return u, err
+	}
+	for _, dir := range []string{b.Paths.KernelBuild(), b.Paths.CompilerCache()} {
+		n, err := store.DiskUsage(dir)
+		if err != nil {
+			return u, err
+		}
+		u.Kernels += n
+	}
+	return u, nil
+}
+
+// unused is how long after its last use a download is pruned.
+const unused = 30 * 24 * time.Hour
+
+// Pruned is how much a Prune removed.
+type Pruned struct{ Stages, Downloads int }
+
+// Prune removes stage results that no target of the families reads any more, and
+// downloads that no build has used for a month; with all, every one.
+func (b Builder) Prune(ctx context.Context, families []*family.Family, all bool) (p Pruned, err error) {
 	s := b.openStore(ctx)
 	release, err := s.Own()
 	if errors.Is(err, store.ErrInUse) {
-		return 0, hint.Add(err, "wait until it is done, then prune")
+		return p, hint.Add(err, "wait until it is done, then prune")
 	}
 	if err != nil {
-		return 0, err
+		return p, err
 	}
 	defer release()
-	needed := map[store.Key]bool{}
+	needed, age := map[store.Key]bool{}, unused
+	if all {
+		families, age = nil, 0
+	}
 	for _, f := range families {
-		if all {
-			break
-		}
 		if err := b.need(ctx, f, needed); err != nil {
-			return 0, err
+			return p, err
 		}
 	}
 	keys, err := s.Keys()
 	if err != nil {
-		return 0, err
+		return p, err
 	}
-	removed, errs := 0, []error{s.Sweep()}
+	errs := []error{s.Sweep()}
+	p.Downloads, err = mirror.Prune(b.Paths.Downloads(), age)
+	errs = append(errs, err)
 	if all {
 		errs = append(errs, os.RemoveAll(b.Paths.Downloads()))
 	}
@@ -91,9 +115,9 @@ func (b Builder) Prune(ctx context.Context, families []*family.Family, all bool)
 			errs = append(errs, err)
 			continue
 		}
-		removed++
+		p.Stages++
 	}
-	return removed, errors.Join(errs...)
+	return p, errors.Join(errs...)
 }
 
 // need marks what the targets of a family read.

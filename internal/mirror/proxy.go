@@ -182,6 +182,7 @@ func (p *Proxy) serveFile(w http.ResponseWriter, r *http.Request, file string) b
 	if err != nil {
 		return false
 	}
+	_ = os.Chtimes(file, time.Now(), info.ModTime()) // used today: see Prune
 	w.Header().Set("Content-Type", "application/octet-stream")
 	http.ServeContent(w, r, "", info.ModTime(), f)
 	return true
@@ -269,36 +270,7 @@ func (p *Proxy) keep(w io.Writer, resp *http.Response, file string) error {
 		return err
 	}
 	if changed, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
-		_ = os.Chtimes(f.Name(), changed, changed)
+		_ = os.Chtimes(f.Name(), time.Now(), changed)
 	}
 	return os.Rename(f.Name(), file)
-}
-
-// staleTime is how long after its last download a folder of fresh files belongs
-// to no living build.
-const staleTime = 6 * time.Hour
-
-// Sweep removes what killed builds left in dir, and returns how many bytes dir
-// holds.
-func Sweep(dir string) (int64, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, err
-	}
-	var total int64
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			continue
-		}
-		if strings.HasPrefix(e.Name(), freshPrefix) && time.Since(info.ModTime()) > staleTime {
-			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
-			continue
-		}
-		total += info.Size()
-	}
-	return total, nil
 }

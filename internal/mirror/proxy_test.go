@@ -290,3 +290,30 @@ func TestSweepTakesOldFolders(t *testing.T) {
 		t.Errorf("left: %v, want only the folder of a build that may live", left)
 	}
 }
+
+// What a build was answered with counts as used on that day, however old it is.
+func TestPruneTakesWhatNoBuildUses(t *testing.T) {
+	peer, dir := newPeer(t), t.TempDir()
+	var kept []string
+	for range 2 {
+		p := start(t, dir, false)
+		s := stage(t, p)
+		if _, _, err := through(t, s, peer.URL+"/pool/a.deb"); err != nil {
+			t.Fatal(err)
+		}
+		end(t, p, s, mirror.Good)
+		if kept, _ = filepath.Glob(filepath.Join(dir, "*.deb")); len(kept) != 1 {
+			t.Fatalf("kept: %q", kept)
+		}
+		if n, err := mirror.Prune(dir, time.Hour); n != 0 || err != nil {
+			t.Errorf("Prune = %d, %v, want what was used just now kept", n, err)
+		}
+		old := time.Now().Add(-48 * time.Hour)
+		if err := os.Chtimes(kept[0], old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := mirror.Prune(dir, time.Hour); n != 1 || err != nil {
+		t.Errorf("Prune = %d, %v, want what was used two days ago removed", n, err)
+	}
+}

@@ -238,11 +238,13 @@ func (s Store) Usage() (Usage, error) {
 		return u, err
 	}
 	u.Layers = len(keys)
-	u.Bytes, err = diskUsage(s.layers())
+	u.Bytes, err = DiskUsage(s.layers())
 	return u, err
 }
 
-func diskUsage(dir string) (int64, error) {
+// DiskUsage is what all below dir takes up on the disk, in bytes. A folder that is not
+// there takes up nothing.
+func DiskUsage(dir string) (int64, error) {
 	var total int64
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
