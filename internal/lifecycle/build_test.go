@@ -1,18 +1,23 @@
 package lifecycle
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/layout"
+	"meros/internal/mirror"
+	"meros/internal/proc"
 	"meros/internal/rootfs"
 	"meros/internal/store"
 	"meros/internal/ui"
@@ -87,5 +92,46 @@ func TestFailedStageTellsItsLastLines(t *testing.T) {
 	lines := strings.Split(err.Error(), "\n")
 	if len(lines) != 1+stageTail || lines[0] != "install packages: exit status 100" || lines[stageTail] != "    foo: no" || len(hint.Of(err)) != 1 {
 		t.Errorf("withLast = %q, hints %q", lines, hint.Of(err))
+	}
+}
+
+// count is a stage that takes its time and leaves a mark in a file of the host.
+func count(_ context.Context, _ proc.Runner, root, marks string) error {
+	time.Sleep(200 * time.Millisecond)
+	f, err := os.OpenFile(marks, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("x")
+	return errors.Join(err, f.Close(), os.WriteFile(filepath.Join(root, "made"), nil, 0o644))
+}
+
+func TestTargetsWithOneBaseMakeItOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	b := Builder{Streams: &ui.Streams{Err: io.Discard}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}, making: newMaking()}
+	var err error
+	if b.proxy, err = mirror.Start(t.TempDir(), true); err != nil {
+		t.Fatal(err)
+	}
+	defer b.proxy.Close()
+	board := b.Board()
+	defer board.Close()
+	marks := filepath.Join(t.TempDir(), "marks")
+	base := rootfs.Stage{Name: "bootstrap", Step: "count", Key: "base", Base: true, Args: func(string) any { return marks }}
+	var both sync.WaitGroup
+	for _, name := range []string{"one", "two"} {
+		w := &work{Builder: b, t: &family.Target{Family: "f", Name: name}, store: b.openStore(t.Context()), log: io.Discard, line: board.Line(name)}
+		both.Go(func() {
+			l, err := w.stage(t.Context(), base, nil, 0)
+			if err != nil || !exists(filepath.Join(l.FS(), "made")) {
+				t.Errorf("%s: %+v, %v", name, l, err)
+			}
+		})
+	}
+	both.Wait()
+	if content, err := os.ReadFile(marks); string(content) != "x" || err != nil {
+		t.Errorf("the base was made %d times, %v, want once", len(content), err)
 	}
 }

@@ -164,6 +164,28 @@ func TestPlanKeysChangeFromTheStageThatReads(t *testing.T) {
 	}
 }
 
+// Targets that are alike in what a base is made of share it, whatever else they are.
+func TestTargetsShareTheirBase(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	if err := os.WriteFile(filepath.Join(bin, "mmdebstrap"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	base := family.Target{Family: "f", Name: "a", Hostname: "a", Distro: "debian", Release: "trixie", Arch: "amd64", Kernel: family.KernelNone}
+	other := base
+	other.Family, other.Name, other.Hostname, other.Kernel, other.Packages, other.User = "g", "b", "b", family.KernelDistro, []string{"less"}, "user"
+	var keys [2][]Stage
+	for i, target := range []family.Target{base, other} {
+		var err error
+		if keys[i], err = Plan(t.Context(), proctest.Script(t, proctest.Call{Line: indexTargets, Err: proc.ErrNotFound}), &target, Options{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys[0][0].Key != keys[1][0].Key || keys[0][1].Key == keys[1][1].Key {
+		t.Errorf("bases differ by %q", store.Changes(keys[0][0].Reads, keys[1][0].Reads, Below))
+	}
+}
+
 // Who updates the bootstrap tool or the archive's keys gets bases made with them.
 func TestPlanKeysChangeWithTheTool(t *testing.T) {
 	dir := t.TempDir()

@@ -36,7 +36,7 @@ func CheckUser() error {
 func subordinate() (uids, gids idRange, err error) {
 	for _, program := range []string{"newuidmap", "newgidmap"} {
 		if _, err := proc.Find(program); err != nil {
-			return uids, gids, hint.Add(err, "install the package uidmap, or build as root: sudo meros build …")
+			return uids, gids, hint.Add(err, "sudo apt-get install uidmap (or your distribution's package of %s), or build as root: sudo meros build …", program)
 		}
 	}
 	uid := strconv.Itoa(os.Getuid())

@@ -110,8 +110,8 @@ func checkImage(t *testing.T, image string) {
 // testCache builds without a network from what was downloaded, and empties the
 // store.
 func testCache(t *testing.T, root string) {
-	write(t, root, "mos_demo/rootfs/box/includes.chroot/etc/offline", "x", 0o644)
-	defer remove(t, root, "mos_demo/rootfs/box/includes.chroot/etc/offline")
+	const file = "mos_demo/rootfs/box/includes.chroot/etc/offline"
+	write(t, root, file, "x", 0o644)
 	r := mustRun(t, root, "build", "mos_demo", "--plan", "--no-cache")
 	if want := "mos_demo-box  bootstrap  again: refreshed changed"; !contains(r.out, want) {
 		t.Errorf("--plan --no-cache says\n%swant %q", r.out, want)
@@ -132,5 +132,35 @@ func testCache(t *testing.T, root string) {
 	}
 	if r := mustRun(t, root, "cache", "prune"); !contains(r.out, "removed 0 ") {
 		t.Errorf("cache prune says %q, want nothing removed that is needed", r.out)
+	}
+	wantNoSecrets(t, root)
+	image := filepath.Join(root, "data/images/mos_demo-box.qcow2")
+	for _, there := range []bool{true, false} {
+		if got := inImage(t, image, "stat /etc/offline"); contains(got, "Inode:") != there {
+			t.Errorf("that the image has a file of the recipe is not %v: %s", there, got)
+		}
+		if there {
+			remove(t, root, file)
+			mustRun(t, root, "build", "mos_demo")
+		}
+	}
+	if r := mustRun(t, root, "build", "mos_demo", "--refresh"); !contains(r.err, "bootstrapping debian") || !contains(r.err, "installing ") {
+		t.Errorf("build --refresh says\n%s", r.err)
+	}
+	if r := mustRun(t, root, "build", "mos_demo", "--plan"); contains(r.out, "again") {
+		t.Errorf("--plan after a refresh says\n%s", r.out)
+	}
+}
+
+// wantNoSecrets checks that nothing in the cache is one target's own: neither its
+// keys nor its machine-id.
+func wantNoSecrets(t *testing.T, root string) {
+	t.Helper()
+	for _, pattern := range []string{"etc/ssh/ssh_host_*", "etc/machine-id", "var/lib/dbus/machine-id", "home/*/.ssh/authorized_keys", "root/.ssh/authorized_keys"} {
+		for _, file := range names(t, filepath.Join(root, "data/build/cache/layers*/*/fs", pattern)) {
+			if info, err := os.Lstat(file); err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+				t.Errorf("%s is in the cache", file)
+			}
+		}
 	}
 }
