@@ -264,13 +264,14 @@ func (w *work) runStage(ctx context.Context, s rootfs.Stage, spec sandbox.Spec) 
 	spec.Env = way.Env()
 	printed := &ui.Tail{}
 	err = sandbox.Run(ctx, w.Runner, spec, io.MultiWriter(w.log, printed))
-	if err != nil && ctx.Err() == nil {
-		err = withLast(err, printed)
-	}
-	switch {
-	case err == nil:
+	if err == nil {
 		return way.End(mirror.Good)
-	case ctx.Err() == nil && rootfs.Damaged(err):
+	}
+	if ctx.Err() != nil {
+		return errors.Join(err, way.End(mirror.Failed))
+	}
+	damaged := s.Fetches && rootfs.Damaged(err)
+	if err = withLast(err, printed); damaged {
 		err = hint.Add(err, "what this stage had of the packages is thrown away, that of earlier builds too: the next build gets it anew")
 		return errors.Join(err, way.End(mirror.Damaged))
 	}
