@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -193,6 +194,53 @@ func TestOpenSSHTerminal(t *testing.T) {
 	want(t, "output", out.String(), "xterm-test C.UTF-8\r\n30 100\r\n")
 	if fmt.Sprint(err) != "exit status 6" {
 		t.Errorf("error %v, want status 6", err)
+	}
+}
+
+// Keys of a terminal mean in the guest what they mean there: jobs are stopped, brought
+// back and ended, and it is the guest's shell that does so.
+func TestOpenSSHJobs(t *testing.T) {
+	s := startSSHD(t, "/bin/bash")
+	c := s.dial(t)
+	master, tty := openPTY(t)
+	screen := seen(master)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Shell(t.Context(), c, &ui.Streams{In: tty, Out: tty, Err: tty}, environment("TERM=dumb"))
+	}()
+	from := 0
+	step := func(typed, shows string) {
+		t.Helper()
+		_, _ = io.WriteString(master, typed)
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if at := strings.Index(screen()[from:], shows); at >= 0 {
+				from += at + len(shows)
+				return
+			}
+			select {
+			case err := <-ended:
+				if errors.Is(err, ErrLost) && os.Geteuid() != 0 {
+					t.Skip("sshd may not open terminals for this user here")
+				}
+				t.Fatalf("the shell ended: %v", err)
+			default:
+			}
+			if time.Now().After(end) {
+				t.Fatalf("after %q the screen shows %q, want %q", typed, screen()[from:], shows)
+			}
+		}
+	}
+	step("PS1=; echo be''gin\r", "begin\r\n")
+	step("sh -c 'echo ru''ns; exec sleep 100'\r", "runs\r\n")
+	step("\x1a", "Stopped")
+	step("jobs\r", "Stopped")
+	step("fg\r", "sleep 100")
+	time.Sleep(100 * time.Millisecond) // until it is in the foreground
+	step("\x03", "^C")
+	step("echo st''atus $?; jobs; echo no''ne\r", "status 130\r\nnone\r\n")
+	_, _ = io.WriteString(master, "exit 5\r")
+	if err := <-ended; fmt.Sprint(err) != "exit status 5" {
+		t.Errorf("error %v, want status 5", err)
 	}
 }
 
