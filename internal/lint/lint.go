@@ -121,6 +121,7 @@ func Family(f *family.Family, others []*family.Family) ([]Finding, error) {
 	l.gateways()
 	l.hops()
 	l.subnets(others)
+	l.colours()
 	slices.SortStableFunc(l.found, func(a, b Finding) int {
 		if c := strings.Compare(a.File, b.File); c != 0 {
 			return c

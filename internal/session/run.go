@@ -36,10 +36,7 @@ type RunOptions struct {
 // over to another when its own program ends, and all is gone with the last.
 func Run(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, r proc.Runner, screen *Screen, t *family.Target, o RunOptions) error {
 	if o.Border == "" {
-		o.Border = t.Border
-	}
-	if o.Border == "" {
-		o.Border = defaultBorder(c.fullID)
+		o.Border = t.TrustColour()
 	}
 	o.Allow = append(o.Allow, t.RunAllow...)
 	w := &window{Conn: c, paths: paths, streams: s, runner: r, screen: screen, options: o}

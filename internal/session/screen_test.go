@@ -147,21 +147,6 @@ func TestFeaturesAreTurnedOnOneByOne(t *testing.T) {
 	}
 }
 
-func TestDefaultBorder(t *testing.T) {
-	seen := map[string]bool{}
-	for i := range 50 {
-		colour := defaultBorder(fmt.Sprintf("mos_lab-box%d", i))
-		if err := family.CheckBorder(colour); err != nil {
-			t.Error(err)
-		}
-		seen[colour] = true
-	}
-	if len(seen) < 45 {
-		t.Errorf("50 targets have %d colours", len(seen))
-	}
-	want1(t, "mos_demo-box", defaultBorder("mos_demo-box"), defaultBorder("mos_demo-box"))
-}
-
 func TestCheckGuestEnd(t *testing.T) {
 	for in, ok := range map[string]bool{
 		"display :100\nsocket /home/user/x\n":                               true,

@@ -2,8 +2,6 @@ package session
 
 import (
 	"fmt"
-	"hash/fnv"
-	"math"
 	"slices"
 )
 
@@ -122,21 +120,4 @@ func serveArgs(v version, allow []string) []string {
 		{text: fmt.Sprintf("--server-idle-timeout=%d", serverIdle)},
 	}...)
 	return optionsFor(v, options)
-}
-
-// defaultBorder is a target's trust colour where the recipe names none: always
-// the same one for a full id, bright, of a hue that its hash picks.
-func defaultBorder(fullID string) string {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(fullID))
-	sum := h.Sum32()
-	hue := float64(sum%360) / 60
-	light := []float64{1, 0.75, 0.55}[sum/360%3]
-	channel := func(shift float64) uint8 {
-		// Six sixths of the circle: rising, two high, falling, two low.
-		at := math.Mod(hue+shift, 6)
-		part := math.Max(0, math.Min(1, math.Abs(at-3)-1))
-		return uint8(math.Round(255 * light * part))
-	}
-	return fmt.Sprintf("#%02x%02x%02x", channel(0), channel(4), channel(2))
 }
