@@ -258,19 +258,22 @@ func TestPullTellsWhatItRefuses(t *testing.T) {
 	}
 }
 
-// What docs/sessions.md shows of files works as it is written.
-func TestFilesAsDocumented(t *testing.T) {
+// What docs/sessions.md shows of commands and files works as it is written.
+func TestSessionsAsDocumented(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/sessions.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(docs), "\n## Files\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	lines := regexp.MustCompile(`(?m)^ {4}(.*meros .*)$`).FindAllStringSubmatch(section, -1)
-	if len(lines) < 6 {
+	var lines [][]string
+	for _, title := range []string{"Commands on many targets", "Files"} {
+		_, section, _ := strings.Cut(string(docs), "\n## "+title+"\n")
+		section, _, _ = strings.Cut(section, "\n## ")
+		lines = append(lines, regexp.MustCompile(`(?m)^ {4}(.*meros .*)$`).FindAllStringSubmatch(section, -1)...)
+	}
+	if len(lines) < 8 {
 		t.Fatalf("docs/sessions.md shows %d lines", len(lines))
 	}
-	root, guests := testGuests(t, "mos_demo-box", "mos_lab-tools")
+	root, guests := testGuests(t, "mos_demo-box", "mos_lab-panther")
 	dir, bin := t.TempDir(), t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
