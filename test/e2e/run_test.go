@@ -48,7 +48,7 @@ func newSessRoot(t *testing.T) string {
 			t.Fatal(err)
 		}
 		words := strings.NewReplacer("10.60.7.", "10.61.8.", "mos_demo", "mos_sess", "<packages>less</packages>",
-			"<packages>less xpra python3-pil xauth xterm rsync</packages>", `free_space_mb="200"`, `free_space_mb="1500"`,
+			"<packages>less xpra python3-pil xauth xterm xclip rsync</packages>", `free_space_mb="200"`, `free_space_mb="1500"`,
 			`<details username="user"`, `<details border="red" username="user"`).Replace(string(content))
 		if err := os.WriteFile(path, []byte(words), 0o644); err != nil {
 			t.Fatal(err)
@@ -167,6 +167,7 @@ func TestRun(t *testing.T) {
 	wantNoWindows(t, root)
 	t.Run("detached", func(t *testing.T) { testDetached(t, root, s) })
 	wantNoWindows(t, root)
+	t.Run("clipboard", func(t *testing.T) { testClipboard(t, root, s) })
 	t.Run("x11", func(t *testing.T) {
 		p := s.start(t, root, "run", sess, "--display", "x11", "xterm", "-T", "bare", "-e", "sleep", "600")
 		closeWindow(t, s, s.window(t, "bare"))
@@ -261,6 +262,66 @@ func testDetached(t *testing.T, root string, s screen) {
 		if time.Now().After(end) {
 			t.Fatal("the detached program did not end with its window")
 		}
+	}
+}
+
+// copyIn makes a text the screen's clipboard until stop is called.
+func (s screen) copyIn(t *testing.T, text string) (stop func()) {
+	t.Helper()
+	cmd := exec.Command("xclip", "-quiet", "-selection", "clipboard", "-in")
+	cmd.Env, cmd.Stdin = append(os.Environ(), "DISPLAY="+s.display), strings.NewReader(text)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+}
+
+// inSession has a line run in the guest on the display of the windows there.
+func inSession(t *testing.T, root, line string) string {
+	t.Helper()
+	const find = `for name in DISPLAY XAUTHORITY; do
+	value=$(tr '\0' '\n' </proc/"$(pgrep -n xterm)"/environ | sed -n "s/^$name=//p"); [ -z "$value" ] || export "$name=$value"
+done; `
+	return meros(t, root, "exec", sess, "--", "sh", "-c", find+line).out
+}
+
+// testClipboard copies on either side and pastes on the other: neither way unless it is
+// allowed, and then that way alone.
+func testClipboard(t *testing.T, root string, s screen) {
+	if _, err := exec.LookPath("xclip"); err != nil {
+		t.Skip("this host has no xclip")
+	}
+	for _, allow := range []string{"", "clipboard-to-guest", "clipboard-to-host", "clipboard-to-guest,clipboard-to-host"} {
+		t.Run("allowed: "+allow, func(t *testing.T) {
+			toGuest, toHost := strings.Contains(allow, "to-guest"), strings.Contains(allow, "to-host")
+			args := []string{"run", sess}
+			if allow != "" {
+				args = append(args, "--allow", allow)
+			}
+			p := s.start(t, root, append(args, "xterm", "-T", "clip", "-e", "sleep", "600")...)
+			id := s.window(t, "clip on merOS")
+			paste := func(side string, pasted func() string, text string, allowed bool) {
+				t.Helper()
+				got := ""
+				for range 10 {
+					if got = pasted(); strings.Contains(got, text) {
+						break
+					}
+					time.Sleep(time.Second)
+				}
+				if strings.Contains(got, text) != allowed {
+					t.Errorf("pasted in the %s: %q, allowed: %t", side, got, allowed)
+				}
+			}
+			stop := s.copyIn(t, "from the host")
+			paste("guest", func() string { return inSession(t, root, "timeout 5 xclip -selection clipboard -out 2>&1") }, "from the host", toGuest)
+			stop()
+			inSession(t, root, "printf 'from the guest' | xclip -selection clipboard -in >/dev/null 2>&1")
+			paste("host", func() string { return s.tool(t, "timeout", "5", "xclip", "-selection", "clipboard", "-out") }, "from the guest", toHost)
+			closeWindow(t, s, id)
+			p.wantEnd(t, time.Minute, 0)
+			wantNoWindows(t, root)
+		})
 	}
 }
 
