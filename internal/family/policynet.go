@@ -46,6 +46,9 @@ func (r *policyReader) wire() {
 			if o := seen[a]; o != nil && o != p {
 				r.file.fault(0, "", "%s is the address of %s and of %s", a, o.Target, p.Target)
 			}
+			if slices.ContainsFunc(p.Host, func(h netip.Prefix) bool { return h.Addr() == a }) {
+				r.file.fault(0, "", "%s is the address of %s and of the host on %s", a, p.Target, p.Network)
+			}
 			seen[a] = p
 		}
 	}
@@ -141,7 +144,11 @@ func (r *policyReader) wireTarget(t *Target, segments map[string]*Segment) {
 		return
 	}
 	f, root := r.document(t.DomainFile)
-	if root == nil || root.child("devices") == nil {
+	if root == nil {
+		return
+	}
+	past(f, root)
+	if root.child("devices") == nil {
 		return
 	}
 	index := 0
