@@ -54,13 +54,11 @@ func (g Guests) Shutdown(ctx context.Context, o ShutdownOptions) (int, error) {
 }
 
 func (g Guests) shutdownFamilies(ctx context.Context, d virt.Daemon, families []string, o ShutdownOptions) (int, error) {
-	for _, name := range families {
-		unlock, err := g.lock(ctx, name, "shutdown")
-		if err != nil {
-			return 0, err
-		}
-		defer unlock()
+	unlock, err := g.lockAll(ctx, families, "shutdown")
+	if err != nil {
+		return 0, err
 	}
+	defer unlock()
 	mine := func(owner virt.Owner) bool {
 		return owner.Root == g.root() && slices.Contains(families, owner.Family)
 	}
@@ -127,15 +125,40 @@ func (g Guests) ShutdownAll(ctx context.Context, domains []virt.Domain, o Shutdo
 	if err != nil {
 		return fmt.Errorf("shutdown-all: %w", err)
 	}
+	unlock, err := g.lockAll(ctx, families, "shutdown-all")
+	if err != nil {
+		return fmt.Errorf("shutdown-all: %w", err)
+	}
+	defer unlock()
 	plan := g.planStop(domains, families, picked)
 	soft, hookErr := g.preStop(ctx, plan, o)
 	s := stopper{Guests: g, daemon: d, force: o.Force || !soft, grace: o.Grace}
 	if _, err := s.stopDomains(ctx, picked); err != nil {
 		return fmt.Errorf("shutdown-all: %w", errors.Join(err, hookErr))
 	}
-	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() })
-	err = errors.Join(err, hookErr, g.dropOverlays(ctx, d, nil), g.leave(ctx, d, g.filtered()...))
+	_, err = s.removeNetworks(ctx, func(o virt.Owner) bool { return o.Root == g.root() && slices.Contains(families, o.Family) })
+	err = errors.Join(err, hookErr, g.dropOverlays(ctx, d, families), g.leave(ctx, d, families...))
 	return errors.Join(err, g.postStop(ctx, d, plan, o))
+}
+
+// lockAll takes the locks of families in their order, so that no two calls wait for
+// each other.
+func (g Guests) lockAll(ctx context.Context, families []string, act string) (unlock func(), err error) {
+	var held []func()
+	unlock = func() {
+		for _, free := range held {
+			free()
+		}
+	}
+	for _, name := range families {
+		free, err := g.lock(ctx, name, act)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, free)
+	}
+	return unlock, nil
 }
 
 // runningFamilies returns the families of this root of which libvirt has
