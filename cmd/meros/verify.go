@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"meros/internal/family"
+	"meros/internal/hint"
 	"meros/internal/lifecycle"
 	"meros/internal/ui"
 	"meros/internal/virt"
@@ -20,6 +23,7 @@ type verifyOptions struct {
 	output  string // text or json
 	accel   string
 	disrupt bool
+	partial bool // what runs is enough
 	timeout time.Duration
 }
 
@@ -41,7 +45,8 @@ spoofed frames.
 With --disrupt every guest is killed and started again while the others send, and
 next hops are rebooted too: what a guest has not written to its disk is lost.
 
-The exit status is 0 if the policy held, 1 if it did not or could not be verified.
+The exit status is 0 if the policy held, 1 if it did not or could not be verified: a
+target that does not run has not been tried. With --partial what runs is enough.
 `,
 		Example: `  sudo meros verify mos_sec
   sudo meros verify mos_sec --disrupt
@@ -56,6 +61,7 @@ The exit status is 0 if the policy held, 1 if it did not or could not be verifie
 	addOutputFlag(cmd, &o.output)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.disrupt, "disrupt", false, "also reboot, kill and start guests while the others send")
+	flags.BoolVar(&o.partial, "partial", false, "be content with the targets that run")
 	flags.StringVar(&o.accel, "accel", "", "what runs the code of guests that are started again: kvm, tcg or auto (default: $MEROS_ACCEL, else auto)")
 	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	flags.DurationVar(&o.timeout, "timeout", initTimeout, "how long a guest may take to come back")
@@ -91,8 +97,17 @@ func verify(ctx context.Context, e *env, o verifyOptions) error {
 	if err := errors.Join(err, print(e, v)); err != nil {
 		return err
 	}
-	if !v.Holds() {
-		return fmt.Errorf("%s: %w", f.Name, errNotHeld)
+	return verified(v, o.partial)
+}
+
+// verified is what of a verification ends the command with another status than 0.
+func verified(v lifecycle.Verification, partial bool) error {
+	switch {
+	case !v.Holds():
+		return fmt.Errorf("%s: %w", v.Family, errNotHeld)
+	case len(v.Untried) > 0 && !partial:
+		err := fmt.Errorf("%s: the policy holds as far as it was tried, which is not all of it: %s", v.Family, strings.Join(v.Untried, "; "))
+		return hint.Add(err, "meros init %s starts what is missing; with --partial what runs is enough", v.Family)
 	}
 	return nil
 }
@@ -122,7 +137,7 @@ func printVerification(e *env, v lifecycle.Verification) error {
 		}
 		fmt.Fprintf(e.Out, "LEAK, %s: at %s%s, %s\n  packet: %s\n  why: %s\n", l.Phase, l.Where, from, times(l.Count), ui.Clean(l.Packet), ui.Clean(l.Why))
 	}
-	for _, n := range v.Notes {
+	for _, n := range slices.Concat(v.Untried, v.Notes) {
 		fmt.Fprintf(e.Out, "note: %s\n", ui.Clean(n))
 	}
 	_, err := fmt.Fprintf(e.Out, "%s seen, %s, %d that did not work\n", count(v.Packets, "packet"), count(len(v.Leaks)+v.More, "leak"), len(v.Missed))

@@ -32,10 +32,11 @@ type Verification struct {
 	Missed  []netfilter.Missed `json:"missed"`
 	Packets int                `json:"packets"` // that passed the family's ports
 	Filter  string             `json:"filter"`  // the rules in the kernel: ok, or what they are else
-	Notes   []string           `json:"notes"`   // what could not be looked at
+	Untried []string           `json:"untried"` // why a part of the policy was not tried at all
+	Notes   []string           `json:"notes"`   // what else could not be looked at
 }
 
-// Holds reports whether the policy held, of all that could be looked at.
+// Holds reports whether the policy held, of all that was tried.
 func (v Verification) Holds() bool {
 	return len(v.Leaks) == 0 && len(v.Missed) == 0 && v.Filter == FilterOK
 }
@@ -59,7 +60,7 @@ type verifier struct {
 // was seen alone. It takes root.
 func (g Guests) Verify(ctx context.Context, f *family.Family, o VerifyOptions) (Verification, error) {
 	v := &verifier{Guests: g, VerifyOptions: o, f: f}
-	v.out = Verification{Family: f.Name, Leaks: []netfilter.Leak{}, Missed: []netfilter.Missed{}, Notes: []string{}}
+	v.out = Verification{Family: f.Name, Leaks: []netfilter.Leak{}, Missed: []netfilter.Missed{}, Untried: []string{}, Notes: []string{}}
 	if err := v.prepare(ctx); err != nil {
 		return v.out, fmt.Errorf("verify %s: %w", f.Name, err)
 	}
@@ -117,12 +118,17 @@ func (v *verifier) look(ctx context.Context, domains []virt.Domain) error {
 	for _, t := range v.f.Targets {
 		switch _, runs := v.running[t.Name]; {
 		case !runs:
-			v.note("%s does not run: nothing was sent by it, nor to it", t.FullID())
+			if len(v.f.Policy.PortsOf(t.Name)) > 0 {
+				v.untried("%s does not run: nothing was sent by it, nor was it seen to receive", t.FullID())
+			}
 		case !t.HasSession():
 			v.note("%s takes no sessions: it was sent to, and sent nothing by itself", t.FullID())
 		default:
 			v.senders = append(v.senders, newSender(v, t))
 		}
+	}
+	if len(v.senders) == 0 {
+		v.untried("no guest that runs takes sessions: nothing was sent by any")
 	}
 	v.note("nobody outside could be asked to send: what lan and internet may begin, `meros prove %s` tries", v.f.Name)
 	v.out.Filter = v.filterNow(ctx, v.f.Name)
@@ -157,6 +163,10 @@ func (v *verifier) strangers(domains []virt.Domain) []netip.Addr {
 
 func (v *verifier) note(format string, args ...any) {
 	v.out.Notes = append(v.out.Notes, fmt.Sprintf(format, args...))
+}
+
+func (v *verifier) untried(format string, args ...any) {
+	v.out.Untried = append(v.out.Untried, fmt.Sprintf(format, args...))
 }
 
 // plan lists what all send.
