@@ -25,7 +25,11 @@ type filterState struct {
 	Text    string       `json:"text"`    // as they were loaded
 	Listing string       `json:"listing"` // as the kernel had them
 	Addrs   []netip.Addr `json:"addrs"`   // of the family's targets
+	Policy  bool         `json:"policy"`  // whether a policy is among what they were made of
 }
+
+// ofPolicy is Policy, which an older meros has not noted.
+func (s filterState) ofPolicy() bool { return s.Policy || len(s.Addrs) > 0 }
 
 func (g Guests) readFilter(family string) (filterState, error) {
 	var s filterState
@@ -50,7 +54,7 @@ func (g Guests) loadFilter(ctx context.Context, f *family.Family, uplinks []stri
 	if err != nil {
 		return err
 	}
-	s := filterState{Text: set.Text}
+	s := filterState{Text: set.Text, Policy: f.Policy != nil}
 	for _, p := range set.Ports {
 		s.Addrs = append(s.Addrs, p.Addrs...)
 	}
@@ -143,80 +147,6 @@ func (r *run) checkFilter(ctx context.Context) error {
 	return nil
 }
 
-// joined checks that a target's ports are on the bridges that the rules know them
-// on, and that nobody else is there.
-func joined(f *family.Family, t *family.Target) error {
-	known := map[string]bool{}
-	for _, p := range f.Policy.Ports {
-		known[netfilter.Device(f.Name+"-"+p.Target, p.Index)] = true
-	}
-	for _, p := range f.Policy.PortsOf(t.Name) {
-		dev := netfilter.Device(t.FullID(), p.Index)
-		ports, err := filepath.Glob(filepath.Join("/sys/class/net", p.Bridge, "brif", "*"))
-		if err != nil {
-			return err
-		}
-		for i := range ports {
-			ports[i] = filepath.Base(ports[i])
-		}
-		if !slices.Contains(ports, dev) {
-			return fmt.Errorf("%s: its port %s is not on the bridge %s", t.FullID(), dev, p.Bridge)
-		}
-		// libvirt gives older bridges a port of their own to hold a MAC: BRIDGE-nic.
-		other := slices.IndexFunc(ports, func(d string) bool { return !known[d] && d != p.Bridge+"-nic" })
-		if other >= 0 {
-			return fmt.Errorf("the bridge %s has a port %s that the policy does not know", p.Bridge, ports[other])
-		}
-	}
-	return nil
-}
-
-// pauser is a libvirt that can hold a guest until its network is known.
-type pauser interface {
-	CreatePaused(ctx context.Context, xml string) error
-	Resume(ctx context.Context, name string) error
-}
-
-var _ pauser = (*virt.Conn)(nil)
-
-// create starts a domain. One under a policy is held until its ports are where
-// the rules know them.
-func (r *run) create(ctx context.Context, t *family.Target, doc virt.Document) error {
-	if r.family.Policy == nil {
-		return r.daemon.CreateDomain(ctx, doc.XML)
-	}
-	p, ok := r.daemon.(pauser)
-	if !ok {
-		return errors.New("this libvirt cannot start a guest paused, which a family with a policy needs")
-	}
-	doc, err := doc.WithPorts(func(iface int) string { return netfilter.Device(t.FullID(), iface) })
-	if err != nil {
-		return err
-	}
-	return p.CreatePaused(ctx, doc.XML)
-}
-
-// release lets the started guests run, after a last look at what isolates them.
-func (r *run) release(ctx context.Context) error {
-	if r.family.Policy == nil {
-		return nil
-	}
-	for _, d := range r.domains {
-		if err := joined(r.family, d.target); err != nil {
-			return err
-		}
-	}
-	if err := r.checkFilter(ctx); err != nil {
-		return err
-	}
-	for _, d := range r.domains {
-		if err := r.daemon.(pauser).Resume(ctx, d.target.FullID()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // setFilter puts the rules in place, whatever of the family already runs.
 func (r *run) setFilter(ctx context.Context) error {
 	if r.family.Policy == nil && len(r.family.Netfilter) == 0 {
@@ -231,7 +161,7 @@ func (r *run) setFilter(ctx context.Context) error {
 		r.Warn("%s: it may keep guests from what %s allows; nothing that is forbidden passes by it", words, r.family.Policy.File)
 	}
 	r.filterSet = true
-	if _, err := r.readFilter(r.family.Name); errors.Is(err, fs.ErrNotExist) {
+	if r.before, err = r.readFilter(r.family.Name); errors.Is(err, fs.ErrNotExist) {
 		if err := r.noteFilter(r.family.Name, filterState{}); err != nil {
 			return err
 		}
@@ -240,7 +170,53 @@ func (r *run) setFilter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return r.loadFilter(ctx, r.family, guarded)
+	if err := r.loadFilter(ctx, r.family, guarded); err != nil {
+		return err
+	}
+	return r.cutOlder()
+}
+
+// cutOlder cuts the connections that other rules than the present ones let through.
+func (r *run) cutOlder() error {
+	now, err := r.readFilter(r.family.Name)
+	if err != nil || r.before.Listing == "" || r.before.Text == now.Text {
+		return err
+	}
+	n, err := netfilter.Cut(append(r.before.Addrs, now.Addrs...))
+	if n > 0 {
+		r.Step("the rules of %s have changed: %d connections cut", r.family.Name, n)
+	}
+	return err
+}
+
+// restoreFilter gives guests of before this call the rules back that something has
+// taken away since. Where that fails they must not go on.
+func (r *run) restoreFilter(ctx context.Context) error {
+	now := r.filterNow(ctx, r.family.Name)
+	if r.before.Listing == "" || now == FilterOK {
+		return nil
+	}
+	domains, err := r.daemon.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(domains, func(d virt.Domain) bool { return !d.State.Active() || !r.owns(d.Owner) })
+	if len(left) == 0 {
+		return nil
+	}
+	s, err := r.readFilter(r.family.Name)
+	if err == nil {
+		s.Listing, err = netfilter.Load(ctx, r.Runner, netfilter.Ruleset{Family: r.family.Name, Text: s.Text})
+	}
+	if err == nil {
+		r.Warn("the filter rules of %s were %s: they are loaded again for what runs", r.family.Name, now)
+		return r.noteFilter(r.family.Name, s)
+	}
+	r.Warn("the filter rules of %s are %s and cannot be loaded again: the power of its guests is cut", r.family.Name, now)
+	for _, d := range left {
+		err = errors.Join(err, r.daemon.DestroyDomain(ctx, d))
+	}
+	return err
 }
 
 // leave takes away the rules of those of these families of which nothing runs any

@@ -201,50 +201,74 @@ func TestPolicyFailsClosed(t *testing.T) {
 	}
 }
 
-// pausing tells what there is at the moment a guest is made, and at the moment it
-// is let run.
+// watching tells of the moments at which something of a family comes to be, before each,
+// and held once a guest is made.
 type watching struct {
 	*virt.Conn
-	made, let func(name string)
+	net, made func()
+	held      func()
+	let       func(name string)
+}
+
+func (w watching) CreateNetwork(ctx context.Context, xml string) error {
+	if w.net != nil {
+		w.net()
+	}
+	return w.Conn.CreateNetwork(ctx, xml)
 }
 
 func (w watching) CreatePaused(ctx context.Context, xml string) error {
-	w.made(xml)
-	return w.Conn.CreatePaused(ctx, xml)
+	if w.made != nil {
+		w.made()
+	}
+	err := w.Conn.CreatePaused(ctx, xml)
+	if w.held != nil {
+		w.held()
+	}
+	return err
 }
 
 func (w watching) Resume(ctx context.Context, name string) error {
-	w.let(name)
+	if w.let != nil {
+		w.let(name)
+	}
 	return w.Conn.Resume(ctx, name)
 }
 
-func TestGuestWaitsForItsRules(t *testing.T) {
-	b, _ := newGuardedBench(t, guarded())
+// watch has w told of what the bench's family does.
+func (b *bench) watch(w watching) {
 	dial := b.Dial
 	b.Dial = func(ctx context.Context) (virt.Daemon, error) {
 		d, err := dial(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return watching{
-			Conn: d.(*virt.Conn),
-			made: func(string) {
-				if now := b.filterNow(ctx, b.family); now != FilterOK {
-					t.Errorf("the guest is made while the rules are %q", now)
-				}
-			},
-			let: func(name string) {
-				domains, _ := b.daemon.Domains(ctx)
-				for _, d := range domains {
-					if d.Name == name && d.State != virt.StatePaused {
-						t.Errorf("%s is %s before it is let run", name, d.State)
-					}
-				}
-			},
-		}, nil
+		w.Conn = d.(*virt.Conn)
+		return w, nil
 	}
+}
+
+func TestGuestWaitsForItsRules(t *testing.T) {
+	b, _ := newGuardedBench(t, guarded())
+	ok := func(what string) func() {
+		return func() {
+			if now := b.filterNow(t.Context(), b.family); now != FilterOK {
+				t.Errorf("%s is made while the rules are %q", what, now)
+			}
+		}
+	}
+	b.watch(watching{
+		net: ok("the network"), made: ok("the guest"),
+		let: func(name string) {
+			domains, _ := b.daemon.Domains(t.Context())
+			for _, d := range domains {
+				if d.Name == name && d.State != virt.StatePaused {
+					t.Errorf("%s is %s before it is let run", name, d.State)
+				}
+			}
+		},
+	})
 	if err := b.init(t.Context(), InitOptions{}); err != nil {
 		t.Fatalf("%v\n%s", err, b.said)
 	}
-	b.Dial = dial
 }

@@ -113,10 +113,19 @@ func (g Guests) Info(ctx context.Context, only string) (Info, error) {
 	}
 	for _, name := range names {
 		f := g.familyInfo(ctx, name, n)
-		f.Filter = g.filterNow(ctx, name)
+		f.Filter = g.filterOf(ctx, f)
 		info.Families = append(info.Families, f)
 	}
 	return info, nil
+}
+
+// filterOf is filterNow of a family whose guests, if any run, are to be under a policy.
+func (g Guests) filterOf(ctx context.Context, f FamilyInfo) string {
+	runs := slices.ContainsFunc(f.Targets, func(t TargetInfo) bool { return t.State.Active() })
+	if s, err := g.readFilter(f.Name); f.Policy && runs && !s.ofPolicy() && (err == nil || errors.Is(err, fs.ErrNotExist)) {
+		return FilterGone
+	}
+	return g.filterNow(ctx, f.Name)
 }
 
 // now is what libvirt says runs of this root.

@@ -107,8 +107,9 @@ type run struct {
 	// may still come true.
 	networksAsked, domainsAsked []string
 
-	filterSet bool // whether filter rules were loaded, or are being so
-	hooked    bool // whether host hooks were run, or are being so
+	filterSet bool        // whether filter rules were loaded, or are being so
+	before    filterState // the rules that there were before
+	hooked    bool        // whether host hooks were run, or are being so
 }
 
 // all does the steps of Init, in order.
@@ -139,9 +140,6 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 		return err
 	}
 	if err := r.release(ctx); err != nil {
-		return err
-	}
-	if err := r.resumePaused(ctx); err != nil {
 		return err
 	}
 	if err := r.runHooks(ctx, r.family, family.HookPostStart, r.targets); err != nil {
@@ -242,13 +240,14 @@ func (r *run) takeDown(ctx context.Context, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollBackTime)
 	defer cancel()
 	r.Step("taking down what was started")
+	restored := r.restoreFilter(ctx) // first: guests of before may be without rules
 	for deadline := time.Now().Add(lateTime); ; {
 		if err := r.sweep(ctx); err != nil {
-			return fmt.Errorf("take down what was started: %w", err)
+			return errors.Join(restored, fmt.Errorf("take down what was started: %w", err))
 		}
 		late := len(r.domainsAsked)+len(r.networksAsked) > 0
 		if !cut || !late || time.Now().After(deadline) {
-			return errors.Join(r.dropOverlays(ctx, r.daemon, []string{r.family.Name}), r.leave(ctx, r.daemon, r.family.Name))
+			return errors.Join(restored, r.dropOverlays(ctx, r.daemon, []string{r.family.Name}), r.leave(ctx, r.daemon, r.family.Name))
 		}
 		time.Sleep(pollEvery)
 	}

@@ -7,12 +7,18 @@ import (
 	"slices"
 	"sync"
 
+	"meros/internal/family"
 	"meros/internal/virt"
 )
 
-// startDomains starts the domains rank by rank, those of one rank side by side.
+// startDomains starts the domains rank by rank, those of one rank side by side. Under
+// a policy all are made at once: none of them runs before release.
 func (r *run) startDomains(ctx context.Context) error {
-	for _, wave := range inRanks(r.domains, func(d domainStart) int { return r.family.Rank(d.target) }) {
+	rank := func(d domainStart) int { return r.family.Rank(d.target) }
+	if r.family.Policy != nil {
+		rank = func(domainStart) int { return 0 }
+	}
+	for _, wave := range inRanks(r.domains, rank) {
 		var all sync.WaitGroup
 		faults := make([]error, len(wave))
 		for i, d := range wave {
@@ -41,28 +47,44 @@ func inRanks[T any](list []T, rank func(T) int) [][]T {
 	return waves
 }
 
-// resumePaused lets guests run on that a meros which died had started paused, or
-// that ran into a full disk.
-func (r *run) resumePaused(ctx context.Context) error {
-	for _, t := range r.paused {
-		if r.family.Policy != nil {
-			if err := joined(r.family, t); err != nil {
+// release lets guests run, rank by rank: those that were held until what isolates
+// them was there, and those that a meros which died had started paused, or that ran
+// into a full disk.
+func (r *run) release(ctx context.Context) error {
+	if err := r.isolated(ctx); err != nil {
+		return err
+	}
+	held := slices.Clone(r.paused)
+	if r.family.Policy != nil {
+		for _, d := range r.domains {
+			held = append(held, d.target)
+		}
+	}
+	for _, wave := range inRanks(held, r.family.Rank) {
+		for _, t := range wave {
+			if err := r.letRun(ctx, t); err != nil {
 				return err
 			}
 		}
-		p, ok := r.daemon.(pauser)
-		if !ok {
-			return fmt.Errorf("%s is paused, and this libvirt cannot let it run on", t.FullID())
-		}
+	}
+	return nil
+}
+
+func (r *run) letRun(ctx context.Context, t *family.Target) error {
+	p, ok := r.daemon.(pauser)
+	if !ok {
+		return fmt.Errorf("%s is paused, and this libvirt cannot let it run on", t.FullID())
+	}
+	if slices.Contains(r.paused, t) {
 		r.Step("letting %s run on", t.FullID())
-		err := p.Resume(ctx, t.FullID())
-		if err == nil {
-			continue
-		}
-		// It may have been about to start when it was looked at.
-		if dom, lookErr := r.runningDomain(ctx, r.daemon, t.FullID()); lookErr != nil || dom.State != virt.StateRunning {
-			return err
-		}
+	}
+	err := p.Resume(ctx, t.FullID())
+	if err == nil {
+		return nil
+	}
+	// It may have been about to start when it was looked at.
+	if dom, lookErr := r.runningDomain(ctx, r.daemon, t.FullID()); lookErr != nil || dom.State != virt.StateRunning {
+		return err
 	}
 	return nil
 }

@@ -19,14 +19,15 @@ import (
 // plan is what an Init has to start. Everything that can be known beforehand is
 // checked before the first of it starts.
 type plan struct {
-	family   *family.Family
-	targets  []*family.Target // all that were asked for, those that run included
-	paused   []*family.Target // of them, those that run and do not go on
-	networks []virt.NetworkDoc
-	domains  []domainStart
-	accel    virt.Accel
-	warnings []string
-	unheard  bool // the guests' consoles are not kept
+	family    *family.Family
+	targets   []*family.Target // all that were asked for, those that run included
+	paused    []*family.Target // of them, those that run and do not go on
+	ranBefore []*family.Target // all that run already, asked for or not
+	networks  []virt.NetworkDoc
+	domains   []domainStart
+	accel     virt.Accel
+	warnings  []string
+	unheard   bool // the guests' consoles are not kept
 }
 
 type domainStart struct {
@@ -86,7 +87,8 @@ func (g Guests) plan(ctx context.Context, d virt.Daemon, f *family.Family, targe
 	}
 	faults = append(faults, g.planNetworks(&p, networks, h)...)
 	faults = append(faults, p.domainClashes(h)...)
-	return p, errors.Join(faults...)
+	p.ranBefore = g.runningOf(f, h.domains)
+	return p, errors.Join(append(faults, enforceable(f, p.ranBefore))...)
 }
 
 func (g Guests) look(ctx context.Context, d virt.Daemon, o InitOptions) (h host, err error) {

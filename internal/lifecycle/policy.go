@@ -80,6 +80,20 @@ func hostOf(f *family.Family) (netfilter.Host, error) {
 	return host, nil
 }
 
+// checkPorts checks that a family's rules hold for those of its guests that run.
+func (g Guests) checkPorts(ctx context.Context, f *family.Family) error {
+	d, err := g.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	domains, err := d.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	return enforceable(f, g.runningOf(f, domains))
+}
+
 // ApplyPolicy replaces the rules of a running family by those of its recipe and
 // cuts its connections. It returns how many there were.
 func (g Guests) ApplyPolicy(ctx context.Context, f *family.Family) (int, error) {
@@ -99,6 +113,9 @@ func (g Guests) ApplyPolicy(ctx context.Context, f *family.Family) (int, error) 
 	}
 	if _, err := g.Rules(f); err != nil {
 		return 0, err
+	}
+	if err := g.checkPorts(ctx, f); err != nil {
+		return 0, fmt.Errorf("%s: %w", act, err)
 	}
 	guarded, err := g.noteForwarding(ctx, f)
 	if err == nil {
