@@ -27,8 +27,10 @@ func newProveCmd(e *env) *cobra.Command {
 		Long: `Show who reaches whom by a family's policy, judge the assertions of
 netfilter/assert.xml, then load the very rules that init would load in a network
 namespace of its own, send hundreds of packets through them (TCP, UDP, ICMP, ARP,
-IPv6, fragments, spoofed senders, broadcasts) and compare. It takes seconds,
-changes nothing on the host and needs no root where user namespaces are allowed.
+IPv6, fragments and options, spoofed senders, forged answers, broadcasts) and
+compare. All of it is done three times: without br_netfilter, with it, and beside
+a family that has no rules. It takes seconds, changes nothing on the host and needs
+no root where user namespaces are allowed.
 `,
 		Example: `  meros prove mos_sec
   meros prove mos_sec --output json`,
@@ -109,6 +111,9 @@ func faultWords(f netfilter.Finding) string {
 	}
 	if f.Trouble != "" {
 		words = append(words, f.Trouble)
+	}
+	if f.Alone {
+		words = append(words, "(beside a family without rules)")
 	}
 	if f.Bridged {
 		words = append(words, "(with br_netfilter)")

@@ -48,7 +48,8 @@ func (g Guests) loadFilter(ctx context.Context, f *family.Family, uplinks []stri
 		if err != nil {
 			return err
 		}
-		host.Subnets = own.Subnets
+		own.Guarded = uplinks
+		host = own
 	}
 	set, err := g.rules(f, host)
 	if err != nil {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"meros/internal/family"
 	"meros/internal/hint"
@@ -72,8 +74,21 @@ func hostOf(f *family.Family) (netfilter.Host, error) {
 	for _, s := range f.Policy.Segments {
 		own[s.Bridge] = true
 	}
+	bridges, err := virt.Bridges()
+	if err != nil {
+		return host, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(bridges)) {
+		if bridges[name] && !own[name] {
+			host.Bridges = append(host.Bridges, name)
+		}
+	}
 	for _, r := range net.Routes {
-		if !own[r.Link] {
+		switch out, bridge := bridges[r.Link]; {
+		case own[r.Link]:
+		case bridge && !out:
+			host.Inner = append(host.Inner, r.Subnet)
+		default:
 			host.Subnets = append(host.Subnets, r.Subnet)
 		}
 	}

@@ -98,6 +98,9 @@ func (l *scene) links() {
 	for _, p := range l.rules.Ports {
 		l.port(add, p.Dev, p.Bridge)
 	}
+	for i, s := range l.policy.Segments {
+		l.port(add, unknownDevice(i), s.Bridge)
+	}
 	l.brMACs[neighbour] = "52:54:00:fe:01:01"
 	add("link add %s address %s type bridge stp_state 0 forward_delay 0", neighbour, l.brMACs[neighbour])
 	add("addr add %s/24 dev %s", at(l.other, 1), neighbour)
@@ -125,6 +128,9 @@ func (l *scene) links() {
 
 // otherDevice is the port of the other family's guest.
 var otherDevice = Device(otherFamily+"-guest", 0)
+
+// unknownDevice is a port of a family's bridge that its policy does not know.
+func unknownDevice(segment int) string { return Device(otherFamily+"-unknown", segment) }
 
 func (l *scene) port(add func(string, ...any), dev, bridge string) {
 	add("link add %s type veth peer name %s", dev, peerPrefix+dev)

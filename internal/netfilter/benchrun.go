@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -100,6 +101,9 @@ type Sightings struct {
 	Seen    map[int][]string // by probe: the devices that it came out of
 	Answers map[int]bool     // by probe: whether an answer got back
 	Unasked map[int]bool     // by probe: whether what passes for an answer got back
+	Forged  map[int]bool     // by probe: whether an answer in another's name got anywhere
+	Heard   map[int]bool     // by probe: whether the next hop's complaint got back
+	Sources map[int]string   // by probe: the IPv4 address that it came out with
 	NoNF    bool             // br_netfilter is not to be had
 }
 
@@ -114,6 +118,7 @@ type stage struct {
 func runBench(ctx context.Context, b bench) (Sightings, error) {
 	s := &stage{bench: b, socks: map[string]int{}, captured: map[int][]byte{}}
 	s.Seen, s.Answers, s.Unasked = map[int][]string{}, map[int]bool{}, map[int]bool{}
+	s.Forged, s.Heard = map[int]bool{}, map[int]bool{}
 	if err := batch(ctx, b.Links); err != nil {
 		return s.Sightings, err
 	}
@@ -135,6 +140,12 @@ func runBench(ctx context.Context, b bench) (Sightings, error) {
 		}
 	}
 	s.play(ctx)
+	s.Sources = map[int]string{}
+	for id, frame := range s.captured {
+		if len(frame) >= 34 && frame[12] == 0x08 && frame[13] == 0 {
+			s.Sources[id] = netip.AddrFrom4([4]byte(frame[26:30])).String()
+		}
+	}
 	return s.Sightings, nil
 }
 
@@ -227,8 +238,8 @@ const (
 	rounds = 4
 )
 
-// play sends all probes, then answers to those that came through, then what only
-// passes for answers.
+// play sends all probes, then what only passes for answers to those that came
+// through, then the answers.
 func (s *stage) play(ctx context.Context) {
 	for round := range rounds {
 		for _, p := range s.Probes {
@@ -240,6 +251,10 @@ func (s *stage) play(ctx context.Context) {
 	}
 	for _, p := range s.Probes {
 		if got := s.captured[p.ID]; len(got) > 0 && p.Answer != nil {
+			s.forge(p, got)
+			if p.Complaint != nil {
+				s.put(p.Expect, complaint(got, p.Hop, p.Complaint))
+			}
 			if p.Unasked != nil {
 				s.put(p.Expect, reply(got, p.Unasked, strayBy))
 			}
@@ -247,6 +262,18 @@ func (s *stage) play(ctx context.Context) {
 		}
 	}
 	s.watch()
+}
+
+// forge has others answer.
+func (s *stage) forge(p probe, got []byte) {
+	frame := reply(got, p.Forged, 0)
+	for _, f := range p.Forgers {
+		for _, own := range f.MACs {
+			if len(frame) > 12 {
+				s.put(f.Send, slices.Concat(frame[:6], mac(own), frame[12:]))
+			}
+		}
+	}
 }
 
 func (s *stage) put(peer string, frame []byte) {
@@ -287,6 +314,12 @@ func (s *stage) note(peer string, frame []byte) bool {
 	known := false
 	for _, p := range s.Probes {
 		switch {
+		case len(p.Complaint) > 0 && bytes.Contains(frame, p.Complaint):
+			known = true
+			s.Heard[p.ID] = s.Heard[p.ID] || peer == p.Send
+		case p.Host != nil && p.matches(frame) && goesOn(frame):
+			known = true
+			s.Answers[p.ID] = s.Answers[p.ID] || peer == p.Expect
 		case p.matches(frame):
 			known = true
 			if !slices.Contains(s.Seen[p.ID], peer) {
@@ -297,7 +330,9 @@ func (s *stage) note(peer string, frame []byte) bool {
 			}
 		case len(p.Answer) > 0 && bytes.Contains(frame, p.Answer):
 			known = true
-			s.Answers[p.ID] = s.Answers[p.ID] || peer == p.Send
+			s.Answers[p.ID] = s.Answers[p.ID] || peer == p.Send || p.Host != nil && peer == p.Expect
+		case len(p.Forged) > 0 && bytes.Contains(frame, p.Forged):
+			known, s.Forged[p.ID] = true, true
 		case len(p.Unasked) > 0 && bytes.Contains(frame, p.Unasked):
 			known = true
 			// At the uplink it is the host that says that nobody listens.
@@ -305,4 +340,14 @@ func (s *stage) note(peer string, frame []byte) bool {
 		}
 	}
 	return known
+}
+
+// goesOn reports whether the host's TCP has heard an answer: it says more than SYN, be
+// it that nobody waits any more.
+func goesOn(frame []byte) bool {
+	at := 14 + 20 + 13
+	if len(frame) > 12 && frame[12] == 0x86 {
+		at += 20
+	}
+	return len(frame) > at && isTCP(frame) && frame[at]&(tcpACK|tcpRST) != 0
 }

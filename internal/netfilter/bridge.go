@@ -59,15 +59,14 @@ func (c *compiler) bridgeTable() {
 	c.block("chain from_host", c.bridgeFromHost)
 }
 
-// fromPort lets a port send as itself only. Fragments and options go no further:
-// what cannot be judged alike with and without br_netfilter is not passed.
+// fromPort lets a port send as itself only. Fragments, options and extension headers
+// go no further: what cannot be judged alike with and without br_netfilter, and what
+// stands before the ports that a rule is about, is not passed.
 func (c *compiler) fromPort() {
 	c.line("@ll,96,16 { 0x8100, 0x88a8 } goto refuse_denied") // a tag that the kernel hides from the rest
 	c.line("ip frag-off & 0x3fff != 0 goto refuse_denied")
 	c.line("ip hdrlength != 5 goto refuse_denied")
-	c.line("exthdr frag exists goto refuse_denied")
-	c.line("exthdr hbh exists goto refuse_denied")
-	c.line("exthdr rt exists goto refuse_denied")
+	c.line("ip6 nexthdr != { tcp, udp, ipv6-icmp } goto refuse_denied")
 	for _, p := range c.ports {
 		me := fmt.Sprintf(`iifname "%s" ether saddr %s`, p.Dev, p.MAC)
 		if v4 := versions[0].addrs(p.Addrs); len(v4) > 0 {

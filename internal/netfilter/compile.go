@@ -13,6 +13,8 @@ import (
 // Host is what rules need to know of this host.
 type Host struct {
 	Subnets []netip.Prefix // its own, beyond the family's: they are lan, whatever their range
+	Inner   []netip.Prefix // of bridges that lead to guests and containers alone: nobody's lan
+	Bridges []string       // that lead out of the host: all others have guests or containers on them
 	// Guarded are uplinks that forward for families only. What comes in there for
 	// anybody's bridge is the rules' of that bridge; from one to another, or to the
 	// host's other links, nothing goes, as before.
@@ -31,6 +33,7 @@ type Ruleset struct {
 	Family string
 	Text   string // for nft -f; replaces an earlier one of the family
 	Ports  []Port
+	Lan    []netip.Prefix // the host's own subnets, which it takes for lan
 }
 
 // Table is the name of a family's tables.
@@ -62,7 +65,7 @@ func Compile(f *family.Family, host Host, mac func(fullID string, iface int) str
 	}
 	c.own = c.subnets()
 	c.tables()
-	return Ruleset{Family: f.Name, Text: c.out.String(), Ports: c.ports}, nil
+	return Ruleset{Family: f.Name, Text: c.out.String(), Ports: c.ports, Lan: host.Subnets}, nil
 }
 
 // compiler writes the rules of one family.

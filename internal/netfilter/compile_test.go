@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "rewrite the *.want.nft files")
 // testMAC is an address that tells its target, as virt.MAC does not.
 func testMAC(fullID string, iface int) string {
 	_, target, _ := strings.Cut(fullID, "-")
-	return "52:54:00:00:" + map[string]string{"a": "0a", "b": "0b", "fw": "0f", "guest": "0e"}[target] + ":0" + string(rune('0'+iface))
+	return "52:54:00:00:" + map[string]string{"a": "0a", "b": "0b", "c": "0c", "fw": "0f", "guest": "0e"}[target] + ":0" + string(rune('0'+iface))
 }
 
 // load reads the family of a case below testdata, or one that ships.

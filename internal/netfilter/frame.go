@@ -8,11 +8,14 @@ import (
 
 // Numbers of IEEE 802 and IANA that frames are made of.
 const (
-	etherIP4, etherARP, etherIP6, etherVLAN = 0x0800, 0x0806, 0x86dd, 0x8100
+	etherIP4, etherARP, etherIP6, etherVLAN, etherQinQ = 0x0800, 0x0806, 0x86dd, 0x8100, 0x88a8
 
-	protoICMP, protoTCP, protoUDP, protoFragment, protoICMP6, protoSCTP = 1, 6, 17, 44, 58, 132
+	protoICMP, protoTCP, protoUDP, protoICMP6, protoSCTP = 1, 6, 17, 58, 132
 
-	tcpSYN, tcpACK = 0x02, 0x10
+	// Extension headers of IPv6.
+	protoHopByHop, protoRouting, protoFragment, protoAuth, protoDestination = 0, 43, 44, 51, 60
+
+	tcpFIN, tcpSYN, tcpRST, tcpACK = 0x01, 0x02, 0x04, 0x10
 )
 
 // frame is an Ethernet frame while it is made.
@@ -21,6 +24,10 @@ type frame struct {
 	from, to netip.Addr
 	proto    byte
 	fragment uint16 // flags and offset of the IPv4 header
+	hops     byte   // hop limit of IPv6; 0 is 255
+	options  []byte // of the IPv4 header: whole words
+	before   byte   // the kind of IPv6 extension header that stands before the body, where extra is there
+	extra    []byte // that header; its first byte is filled
 	body     []byte
 }
 
@@ -36,15 +43,22 @@ func (f frame) bytes() []byte {
 	if f.from.Is6() {
 		head := make([]byte, 40)
 		head[0] = 0x60
+		head[6], head[7] = f.proto, f.hops
+		if f.hops == 0 {
+			head[7] = 255
+		}
+		if len(f.extra) > 0 {
+			body = append(append([]byte{f.proto}, f.extra[1:]...), body...)
+			head[6] = f.before
+		}
 		binary.BigEndian.PutUint16(head[4:], uint16(len(body)))
-		head[6], head[7] = f.proto, 255
 		copy(head[8:], f.from.AsSlice())
 		copy(head[24:], f.to.AsSlice())
 		return ethernet(f.dst, f.src, etherIP6, append(head, body...))
 	}
-	head := make([]byte, 20)
-	head[0] = 0x45
-	binary.BigEndian.PutUint16(head[2:], uint16(20+len(body)))
+	head := append(make([]byte, 20), f.options...)
+	head[0] = 0x40 | byte(len(head)/4)
+	binary.BigEndian.PutUint16(head[2:], uint16(len(head)+len(body)))
 	binary.BigEndian.PutUint16(head[4:], 0x4242)
 	binary.BigEndian.PutUint16(head[6:], f.fragment)
 	head[8], head[9] = 64, f.proto

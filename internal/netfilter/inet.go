@@ -58,6 +58,7 @@ func (c *compiler) inetTable() {
 	})
 	c.block("chain through", func() {
 		c.bridgedDiscovery()
+		c.strangers()
 		c.bounded(bridges)
 		c.through(bridges)
 		c.line("goto refuse_denied")
@@ -85,6 +86,15 @@ func (c *compiler) bridgedDiscovery() {
 			c.line(`iifname "%s" oifname "%s" icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept`, s.Bridge, s.Bridge)
 		}
 	}
+}
+
+// strangers keeps those on other bridges of this host, guests of another family
+// for one, from being lan or internet, whatever their addresses: neither can be told
+// from a machine beyond the host by anything else. It holds for bridges that come later.
+func (c *compiler) strangers() {
+	known := quoted(slices.Concat(c.bridges(), c.host.Bridges))
+	c.line(`oifname != %s meta oifkind "bridge" goto refuse_denied`, known)
+	c.line(`iifname != %s meta iifkind "bridge" goto refuse_denied`, known)
 }
 
 // discovery is how the host and guests with IPv6 find each other; which of them

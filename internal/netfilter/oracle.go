@@ -20,13 +20,14 @@ type Oracle struct {
 	host   map[netip.Addr]string // this host's addresses, with their links
 	lan    []netip.Prefix        // the host's own subnets
 	own    []netip.Prefix        // of the family's networks
+	inner  []netip.Prefix        // of others' guests on this host
 }
 
 // NewOracle judges by the policy of f, whose ports are those of rules.
 func NewOracle(f *family.Family, rules Ruleset, host Host, addrs map[netip.Addr]string) *Oracle {
 	o := &Oracle{
 		policy: f.Policy, ports: map[string]Port{}, macs: map[string]Port{}, addrs: map[netip.Addr]Port{},
-		host: addrs, lan: host.Subnets,
+		host: addrs, lan: host.Subnets, inner: host.Inner,
 	}
 	for _, p := range rules.Ports {
 		o.ports[p.Dev], o.macs[p.MAC] = p, p
@@ -56,7 +57,7 @@ func (o *Oracle) peer(a netip.Addr) string {
 	for _, v := range versions {
 		switch {
 		case !v.arpa(a):
-		case in(o.own), a.IsMulticast(), a.IsUnspecified(), a.IsLoopback():
+		case in(o.own), in(o.inner), a.IsMulticast(), a.IsUnspecified(), a.IsLoopback():
 			return ""
 		case in(v.lan), in(o.lan):
 			return family.PeerLAN

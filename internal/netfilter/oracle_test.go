@@ -22,7 +22,8 @@ func TestOracle(t *testing.T) {
 	}
 	a, b := rules.Ports[0], rules.Ports[1]
 	uplinkAddr := netip.MustParseAddr("192.0.2.2")
-	o := NewOracle(f, rules, Host{}, map[netip.Addr]string{a.Host[0].Addr(): a.Bridge, uplinkAddr: "eth0"})
+	around := Host{Subnets: prefixes("198.51.100.0/24"), Inner: prefixes("192.168.212.0/24")}
+	o := NewOracle(f, rules, around, map[netip.Addr]string{a.Host[0].Addr(): a.Bridge, uplinkAddr: "eth0"})
 	bridge := net.HardwareAddr{0x52, 0x54, 0, 0xfe, 0, 1}
 	host, mine, hers := a.Host[0].Addr(), a.Addrs[0], b.Addrs[0]
 	fromHost := func(from netip.Addr, proto byte, body []byte) frame {
@@ -59,6 +60,8 @@ func TestOracle(t *testing.T) {
 		{"bridged out", ethernet(bridge, mac(a.MAC), etherARP, arp(1, mac(a.MAC), mine, host, nil)), "eth0", "the MAC of a"},
 		{"forwarded", frame{dst: bridge, src: bridge, from: mine, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", ""},
 		{"forwarded for b", frame{dst: bridge, src: bridge, from: hers, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", "from b to internet"},
+		{"to the host's own subnet", frame{dst: bridge, src: bridge, from: hers, to: netip.MustParseAddr("198.51.100.9"), proto: protoTCP, body: tcp(5000, 631, tcpSYN, nil)}.bytes(), "eth0", ""},
+		{"to another family", frame{dst: bridge, src: bridge, from: hers, to: netip.MustParseAddr("192.168.212.2"), proto: protoTCP, body: tcp(5000, 631, tcpSYN, nil)}.bytes(), "other", "from b to nobody's address"},
 		{"the host's own", frame{dst: bridge, src: bridge, from: uplinkAddr, to: internetAddr, proto: protoTCP, body: tcp(5000, 80, tcpSYN, nil)}.bytes(), "eth0", ""},
 	} {
 		got := o.Judge(capture.Frame{Packet: capture.Decode(c.frame), Link: c.link, Out: true})

@@ -24,8 +24,18 @@ type probe struct {
 	Offset int    // where in the frame; -1 is anywhere
 	Own    bool   // its answer from the host is what is waited for, so Send is where
 
-	Answer  []byte // token of an answer that must get back; nil: none is sent
-	Unasked []byte // token of one to another port, which must not
+	Answer    []byte // token of an answer that must get back; nil: none is sent
+	Unasked   []byte // token of one to another port, which must not
+	Forged    []byte // token of one by somebody else, which must not either
+	Forgers   []forger
+	Hop       string // address of a next hop that complains of the packet
+	Complaint []byte // token of that, which must get back
+}
+
+// forger is a port that answers in the name of another, or by another's MAC.
+type forger struct {
+	Send string // device of its stand-in
+	MACs []string
 }
 
 // hostSend is what the host itself sends.
@@ -107,8 +117,11 @@ func reply(got, token []byte, shift uint16) []byte {
 	from, to := binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
 	switch f.proto {
 	case protoTCP:
+		if len(l4) < 20 {
+			return nil
+		}
 		f.body = tcp(to, from+shift, tcpSYN|tcpACK, token)
-		binary.BigEndian.PutUint32(f.body[8:], binary.BigEndian.Uint32(l4[4:])+1+uint32(max(0, len(l4)-20)))
+		binary.BigEndian.PutUint32(f.body[8:], binary.BigEndian.Uint32(l4[4:])+1+uint32(max(0, len(l4)-int(l4[12]>>4)*4))) // what the kernel sends has options
 	case protoUDP:
 		f.body = udp(to, from+shift, token)
 	case protoICMP:
@@ -118,5 +131,21 @@ func reply(got, token []byte, shift uint16) []byte {
 	default:
 		return nil
 	}
+	return f.bytes()
+}
+
+// complaint is the ICMP error by which a next hop says that a frame that came through
+// goes no further.
+func complaint(got []byte, hop string, token []byte) []byte {
+	from, err := netip.ParseAddr(hop)
+	if err != nil || len(got) < 54 {
+		return nil
+	}
+	f := frame{dst: net.HardwareAddr(got[6:12]), src: net.HardwareAddr(got[:6]), from: from, proto: protoICMP, to: netip.AddrFrom4([4]byte(got[26:30]))}
+	f.body = []byte{3, 1, 0, 0, 0, 0, 0, 0} // host unreachable: RFC 792
+	if from.Is6() {
+		f.proto, f.to, f.body = protoICMP6, netip.AddrFrom16([16]byte(got[22:38])), []byte{1, 0, 0, 0, 0, 0, 0, 0} // no route: RFC 4443
+	}
+	f.body = append(append(f.body, got[14:]...), token...)
 	return f.bytes()
 }

@@ -34,6 +34,9 @@ func (l *scene) add(p probe, build func(source uint16, token []byte) []byte) {
 				p.Offset = 54
 			}
 		}
+		if p.Expect != "" && p.Host.Proto != family.ProtoICMP { // of an echo's answer the kernel tells nothing
+			p.Answer = fmt.Appendf(nil, "meros-reply-%06d", p.ID)
+		}
 	} else {
 		p.Frame = build(source, token)
 		if p.Expect != "" && !p.Own && l.answered(p) {
@@ -42,6 +45,7 @@ func (l *scene) add(p probe, build func(source uint16, token []byte) []byte) {
 			if !l.allowed(p.To, p.From, "", protoName(p.Frame), source+strayBy) {
 				p.Unasked = fmt.Appendf(nil, "meros-stray-%06d", p.ID)
 			}
+			p.Forged, p.Forgers = fmt.Appendf(nil, "meros-forge-%06d", p.ID), l.forgers(p)
 		}
 	}
 	if p.Own && p.Offset < 0 && len(p.Frame) > 23 && isTCP(p.Frame) { // a RST carries nothing either
@@ -51,6 +55,23 @@ func (l *scene) add(p probe, build func(source uint16, token []byte) []byte) {
 		}
 	}
 	l.bench.Probes = append(l.bench.Probes, p)
+}
+
+// forgers are the ports beside the one that asks. Who may answer, may do so by its own
+// MAC alone.
+func (l *scene) forgers(p probe) []forger {
+	var list []forger
+	asks := slices.IndexFunc(l.rules.Ports, func(o Port) bool { return p.Send == peerPrefix+o.Dev })
+	for _, o := range l.rules.Ports {
+		switch {
+		case asks < 0 || o.Segment != l.rules.Ports[asks].Segment || o.Dev == l.rules.Ports[asks].Dev:
+		case peerPrefix+o.Dev == p.Expect:
+			list = append(list, forger{p.Expect, []string{nobodysMAC}})
+		default:
+			list = append(list, forger{peerPrefix + o.Dev, []string{o.MAC, net.HardwareAddr(p.Frame[:6]).String()}})
+		}
+	}
+	return list
 }
 
 // strayBy is how far from the asker's port what was not asked for goes.
@@ -147,20 +168,24 @@ func (l *scene) allowed(from, to, via, proto string, port uint16) bool {
 // packet makes the first packet of a trial.
 func packet(t trial, dst, src net.HardwareAddr, from, to netip.Addr) func(uint16, []byte) []byte {
 	return func(source uint16, token []byte) []byte {
-		f := frame{dst: dst, src: src, from: from, to: to}
-		switch t.proto {
-		case family.ProtoTCP:
-			f.proto, f.body = protoTCP, tcp(source, t.port, tcpSYN, token)
-		case family.ProtoUDP:
-			f.proto, f.body = protoUDP, udp(source, t.port, token)
-		default:
-			f.proto, f.body = protoICMP, echo(8, source, token)
-			if from.Is6() {
-				f.proto, f.body = protoICMP6, echo(128, source, token)
-			}
-		}
-		return f.bytes()
+		return t.frame(dst, src, from, to, source, token).bytes()
 	}
+}
+
+func (t trial) frame(dst, src net.HardwareAddr, from, to netip.Addr, source uint16, token []byte) frame {
+	f := frame{dst: dst, src: src, from: from, to: to}
+	switch t.proto {
+	case family.ProtoTCP:
+		f.proto, f.body = protoTCP, tcp(source, t.port, tcpSYN, token)
+	case family.ProtoUDP:
+		f.proto, f.body = protoUDP, udp(source, t.port, token)
+	default:
+		f.proto, f.body = protoICMP, echo(8, source, token)
+		if from.Is6() {
+			f.proto, f.body = protoICMP6, echo(128, source, token)
+		}
+	}
+	return f
 }
 
 func (t trial) words(v version) string {
@@ -184,6 +209,8 @@ func (l *scene) probes() {
 		}
 		l.toWorld(a)
 		l.fromWorld(a)
+		l.strangers(a)
+		l.unknown(a)
 		l.hostile(a)
 	}
 }
@@ -251,6 +278,19 @@ func (l *scene) resolving(a, b Port, v version, from, to netip.Addr, there bool)
 		p.Expect = peerPrefix + b.Dev
 	}
 	l.add(p, whoHas(a, v, from, to))
+	if v.ip == "ip" {
+		return
+	}
+	p.Words = "neighbour advertisement"
+	l.add(p, func(_ uint16, token []byte) []byte {
+		return frame{dst: mac(b.MAC), src: mac(a.MAC), from: from, to: to, proto: protoICMP6, body: discovery6(136, from, skipped(token))}.bytes()
+	})
+}
+
+// skipped puts a token into an option of neighbour discovery that nobody knows.
+func skipped(token []byte) []byte {
+	option := append([]byte{200, byte((len(token) + 2 + 7) / 8)}, token...)
+	return append(option, make([]byte, (8-len(option)%8)%8)...)
 }
 
 // whoHas asks all on a bridge for an address, by ARP or neighbour discovery.
@@ -264,9 +304,7 @@ func whoHas(a Port, v version, from, to netip.Addr) func(uint16, []byte) []byte 
 		copy(group[13:], last[13:])
 		dst := net.HardwareAddr{0x33, 0x33, group[12], group[13], group[14], group[15]}
 		// The option that names the asker's MAC (RFC 4861, 4.6.1), and one to be skipped.
-		option := append([]byte{1, 1}, mac(a.MAC)...)
-		option = append(append(option, 200, byte((len(token)+2+7)/8)), token...)
-		option = append(option, make([]byte, (8-len(option)%8)%8)...)
+		option := append(append([]byte{1, 1}, mac(a.MAC)...), skipped(token)...)
 		return frame{dst: dst, src: mac(a.MAC), from: from, to: netip.AddrFrom16(group), proto: protoICMP6, body: discovery6(135, to, option)}.bytes()
 	}
 }
@@ -275,16 +313,51 @@ var everybody = net.HardwareAddr{255, 255, 255, 255, 255, 255}
 
 // viaTarget sends to lan and internet with a neighbour as the next hop.
 func (l *scene) viaTarget(a, b Port, v version, from netip.Addr, there bool) {
-	for _, peer := range []string{family.PeerInternet, family.PeerLAN} {
-		to := l.worldAddr(peer, v)
-		for _, t := range l.trials(a.Target, peer, b.Target) {
-			p := probe{From: a.Target, To: peer, Words: t.words(v) + " via " + b.Target, Send: peerPrefix + a.Dev}
+	for _, to := range l.world(v) {
+		for _, t := range l.trials(a.Target, to.peer, b.Target) {
+			p := probe{From: a.Target, To: to.peer, Words: to.words(t, v) + " via " + b.Target, Send: peerPrefix + a.Dev}
 			if t.pass && there {
 				p.Expect = peerPrefix + b.Dev
+				p.Hop, p.Complaint = v.addrs(b.Addrs)[0].String(), fmt.Appendf(nil, "meros-error-%06d", l.sequence+1)
 			}
-			l.add(p, packet(t, mac(b.MAC), mac(a.MAC), from, to))
+			l.add(p, packet(t, mac(b.MAC), mac(a.MAC), from, to.addr))
 		}
 	}
+}
+
+// place is an address that stands for lan or internet.
+type place struct {
+	peer string
+	addr netip.Addr
+	own  bool // of a subnet that is lan since the host is on it
+}
+
+func (w place) words(t trial, v version) string {
+	if w.own {
+		return t.words(v) + " at " + w.addr.String()
+	}
+	return t.words(v)
+}
+
+// maxOwn bounds how many of the host's own subnets a proof sends to.
+const maxOwn = 2
+
+// world lists places of a version. Of the host's own subnets those count that are
+// lan for no other reason.
+func (l *scene) world(v version) []place {
+	list := []place{{peer: family.PeerInternet, addr: l.worldAddr(family.PeerInternet, v)}, {peer: family.PeerLAN, addr: l.worldAddr(family.PeerLAN, v)}}
+	own := 0
+	for _, subnet := range v.only(l.rules.Lan) {
+		addr := subnet.Masked().Addr()
+		if !subnet.IsSingleIP() {
+			addr = addr.Next()
+		}
+		if own < maxOwn && (&Oracle{}).peer(addr) == family.PeerInternet {
+			own++
+			list = append(list, place{family.PeerLAN, addr, true})
+		}
+	}
+	return list
 }
 
 func (l *scene) worldAddr(peer string, v version) netip.Addr {

@@ -65,7 +65,7 @@ func (l *scene) whoHasHost(a Port, v version, from, host netip.Addr) {
 	p.Token = append([]byte{0, 2}, mac(l.brMACs[a.Bridge])...)
 	p.Token = append(append(append(p.Token, host.AsSlice()...), mac(a.MAC)...), from.AsSlice()...)
 	if v.ip == "ip6" {
-		p.Token, p.Offset = append(from.AsSlice(), 136, 0), 38 // an advertisement, to who asked
+		p.Token, p.Offset = append(slices.Concat(host.AsSlice(), from.AsSlice()), 136, 0), 22 // an advertisement of the host's, to who asked
 	}
 	c := compiler{policy: l.policy}
 	if c.meetsHost(a) {
@@ -90,168 +90,92 @@ func (l *scene) fromHost(a Port, v version) {
 	}
 }
 
-// toWorld sends to lan, internet and another family, with the host as next hop.
+// toWorld sends to lan and internet, with the host as next hop.
 func (l *scene) toWorld(a Port) {
-	v := versions[0]
-	from, own := v.one(a.Addrs, 2)
 	next := mac(l.brMACs[a.Bridge])
-	for _, peer := range []string{family.PeerInternet, family.PeerLAN} {
-		for _, t := range l.trials(a.Target, peer, "") {
-			p := probe{From: a.Target, To: peer, Words: t.words(v), Send: peerPrefix + a.Dev}
-			if t.pass && own && a.Forwarded() {
-				p.Expect = peerPrefix + uplink
+	for _, v := range versions {
+		from, own := v.one(a.Addrs, 2)
+		for _, to := range l.world(v) {
+			for _, t := range l.trials(a.Target, to.peer, "") {
+				p := probe{From: a.Target, To: to.peer, Words: to.words(t, v), Send: peerPrefix + a.Dev}
+				if t.pass && own && a.Forwarded() && v.ip == "ip" { // IPv6 is never forwarded
+					p.Expect = peerPrefix + uplink
+				}
+				l.add(p, packet(t, next, mac(a.MAC), from, to.addr))
+				if t.proto == family.ProtoTCP && p.Expect != "" {
+					p.Expect, p.Words = "", p.Words+" with flags that no connection begins with"
+					l.add(p, func(source uint16, token []byte) []byte {
+						return frame{dst: next, src: mac(a.MAC), from: from, to: to.addr, proto: protoTCP, body: tcp(source, t.port, tcpSYN|tcpFIN, token)}.bytes()
+					})
+				}
 			}
-			l.add(p, packet(t, next, mac(a.MAC), from, l.worldAddr(peer, v)))
 		}
-		six := versions[1]
-		from6, _ := six.one(a.Addrs, 2)
-		p := probe{From: a.Target, To: peer, Words: "ip6 tcp 80", Send: peerPrefix + a.Dev}
-		l.add(p, packet(trial{proto: family.ProtoTCP, port: 80}, next, mac(a.MAC), from6, l.worldAddr(peer, six)))
-	}
-	for _, proto := range []string{family.ProtoTCP, family.ProtoUDP, family.ProtoICMP} {
-		p := probe{From: a.Target, To: "another family", Words: proto, Send: peerPrefix + a.Dev}
-		l.add(p, packet(trial{proto: proto, port: 22}, next, mac(a.MAC), from, l.otherAddr()))
-		p = probe{From: "another family", To: a.Target, Words: proto, Send: peerPrefix + otherDevice}
-		l.add(p, packet(trial{proto: proto, port: 22}, mac(l.brMACs[neighbour]), mac(otherMAC), l.otherAddr(), from))
 	}
 }
 
 // fromWorld has the outside send to a target's address.
 func (l *scene) fromWorld(a Port) {
-	v := versions[0]
-	to, own := v.one(a.Addrs, 2)
-	if !own {
-		return
+	for _, v := range versions {
+		to, own := v.one(a.Addrs, 2)
+		if !own {
+			continue
+		}
+		for _, from := range l.world(v) {
+			for _, t := range l.trials(from.peer, a.Target, "") {
+				p := probe{From: from.peer, To: a.Target, Words: from.words(t, v), Send: peerPrefix + uplink}
+				if t.pass && a.Forwarded() && v.ip == "ip" {
+					p.Expect = peerPrefix + a.Dev
+				}
+				l.add(p, packet(t, mac(uplinkMAC), mac(outsideMAC), from.addr, to))
+			}
+		}
 	}
+}
+
+// strangers send to each other: a target and a guest of another family. What lan and
+// internet may, they may not.
+func (l *scene) strangers(a Port) {
+	v := versions[0]
+	me, _ := v.one(a.Addrs, 2)
 	for _, peer := range []string{family.PeerInternet, family.PeerLAN} {
+		for _, t := range l.trials(a.Target, peer, "") {
+			p := probe{From: a.Target, To: strangersName, Words: t.words(v) + ", as to " + peer, Send: peerPrefix + a.Dev}
+			l.add(p, packet(t, mac(l.brMACs[a.Bridge]), mac(a.MAC), me, l.otherAddr()))
+		}
+		if len(v.hostAddrs(a)) == 0 {
+			continue // the host knows no way there
+		}
 		for _, t := range l.trials(peer, a.Target, "") {
-			p := probe{From: peer, To: a.Target, Words: t.words(v), Send: peerPrefix + uplink}
-			if t.pass && a.Forwarded() {
-				p.Expect = peerPrefix + a.Dev
-			}
-			l.add(p, packet(t, mac(uplinkMAC), mac(outsideMAC), l.worldAddr(peer, v), to))
+			p := probe{From: strangersName, To: a.Target, Words: t.words(v) + ", as from " + peer, Send: peerPrefix + otherDevice}
+			l.add(p, packet(t, mac(l.brMACs[neighbour]), mac(otherMAC), l.otherAddr(), me))
 		}
 	}
 }
 
-// hostile sends what no policy can allow. None of it may come out anywhere.
-func (l *scene) hostile(a Port) {
-	v := versions[0]
-	me, own := v.one(a.Addrs, 2)
-	if !own {
-		return
-	}
-	for _, to := range l.victims(a) {
-		l.spoofs(a, to, me)
-	}
-	l.broadcasts(a, me)
-}
-
-// victim is where hostile packets go.
-type victim struct {
-	name string
-	mac  net.HardwareAddr
-	addr netip.Addr
-}
-
-func (l *scene) victims(a Port) []victim {
-	list := []victim{{family.PeerInternet, mac(l.brMACs[a.Bridge]), internetAddr}}
-	for _, b := range l.rules.Ports {
-		if addrs := versions[0].addrs(b.Addrs); b.Segment == a.Segment && b.Dev != a.Dev && len(addrs) > 0 {
-			list = append(list, victim{b.Target, mac(b.MAC), addrs[0]})
+// unknown sends from a port of the bridge that nobody knows to one of the family; what
+// the family sends to all shows the way back.
+func (l *scene) unknown(a Port) {
+	send := peerPrefix + unknownDevice(slices.Index(l.policy.Segments, a.Segment))
+	for _, v := range versions {
+		to, own := v.one(a.Addrs, 2)
+		if !own {
+			continue
 		}
+		from := to.Next().Next().Next()
+		p := probe{From: "an unknown port", To: a.Target, Words: v.ip + " tcp 80", Send: send}
+		l.add(p, packet(trial{proto: family.ProtoTCP, port: 80}, mac(a.MAC), mac(nobodysMAC), from, to))
+		p.Words = "who has (" + v.ip + ")"
+		l.add(p, whoHas(Port{MAC: nobodysMAC}, v, from, to))
 	}
-	return list
 }
 
-// spoofs use addresses of others and shapes that hide what is inside.
-func (l *scene) spoofs(a Port, to victim, me netip.Addr) {
-	proto, port := l.best(a.Target, to.name)
-	t := trial{proto: proto, port: port}
-	p := func(words string) probe {
-		return probe{From: a.Target, To: to.name, Words: words, Send: peerPrefix + a.Dev}
-	}
-	l.add(p("another's MAC"), packet(t, to.mac, mac("52:54:00:66:66:66"), me, to.addr))
-	l.add(p("address of nobody"), packet(t, to.mac, mac(a.MAC), me.Next().Next().Next(), to.addr))
-	l.add(p("the host's address"), packet(t, to.mac, mac(a.MAC), at(l.lan, 2), to.addr))
-	if to.name != family.PeerInternet {
-		l.add(p("the target's own address"), packet(t, to.mac, mac(a.MAC), to.addr, to.addr))
-		l.add(p("its address, to the MAC of all"), packet(t, everybody, mac(a.MAC), me, to.addr))
-		l.add(p("arp reply for another's address"), func(_ uint16, token []byte) []byte {
-			return ethernet(to.mac, mac(a.MAC), etherARP, arp(2, mac(a.MAC), me.Next().Next(), to.addr, token))
-		})
-		l.add(p("arp reply with another's MAC"), func(_ uint16, token []byte) []byte {
-			return ethernet(to.mac, mac(a.MAC), etherARP, arp(2, mac("52:54:00:66:66:66"), me, to.addr, token))
-		})
-	}
-	for words, fragment := range map[string]uint16{"first fragment": 0x2000, "later fragment": 0x0003} {
-		l.add(p(words), func(source uint16, token []byte) []byte {
-			body := udp(source, port, token)
-			return frame{dst: to.mac, src: mac(a.MAC), from: me, to: to.addr, proto: protoUDP, fragment: fragment, body: append(body, make([]byte, 24-len(body)%8)...)}.bytes()
-		})
-	}
-	l.add(p("inside a VLAN tag"), func(source uint16, token []byte) []byte {
-		inner := packet(t, to.mac, mac(a.MAC), me, to.addr)(source, token)
-		return ethernet(to.mac, mac(a.MAC), etherVLAN, append([]byte{0, 5}, inner[12:]...))
-	})
-}
-
-// best returns a packet that would pass if it were honest, if there is any.
-func (l *scene) best(from, to string) (string, uint16) {
-	for _, a := range l.policy.Allows {
-		if a.From == from && a.To == to && a.Proto != family.ProtoICMP {
-			return a.Protos()[0], firstPort(a.Ports)
-		}
-	}
-	return family.ProtoTCP, 80
-}
-
-// broadcasts speak to all at once: DHCP, mDNS, router advertisements, STP.
-func (l *scene) broadcasts(a Port, me netip.Addr) {
-	p := func(words string) probe {
-		return probe{From: a.Target, To: "all", Words: words, Send: peerPrefix + a.Dev}
-	}
-	ip := func(dst net.HardwareAddr, from, to string, sport, dport uint16) func(uint16, []byte) []byte {
-		return func(_ uint16, token []byte) []byte {
-			f := frame{dst: dst, src: mac(a.MAC), from: me, to: netip.MustParseAddr(to), proto: protoUDP, body: udp(sport, dport, token)}
-			if from != "" {
-				f.from = netip.MustParseAddr(from)
-			}
-			return f.bytes()
-		}
-	}
-	l.add(p("dhcp discover"), ip(everybody, "0.0.0.0", "255.255.255.255", 68, 67))
-	l.add(p("dhcp offer"), ip(everybody, "", "255.255.255.255", 67, 68))
-	l.add(p("mdns"), ip(net.HardwareAddr{1, 0, 0x5e, 0, 0, 251}, "", "224.0.0.251", 5353, 5353))
-	six, _ := versions[1].one(a.Addrs, 2)
-	all6 := net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
-	local := netip.MustParseAddr("fe80::6d:65")
-	for words, from := range map[string]netip.Addr{"router advertisement": six, "router advertisement, link-local": local} {
-		l.add(p(words), func(_ uint16, token []byte) []byte {
-			body := append([]byte{134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}, token...)
-			return frame{dst: all6, src: mac(a.MAC), from: from, to: netip.MustParseAddr("ff02::1"), proto: protoICMP6, body: body}.bytes()
-		})
-	}
-	l.add(p("ping to all hosts"), packet(trial{proto: family.ProtoICMP}, net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, mac(a.MAC), me, netip.MustParseAddr("224.0.0.1")))
-	l.add(p("ping to all nodes"), packet(trial{proto: family.ProtoICMP}, all6, mac(a.MAC), six, netip.MustParseAddr("ff02::1")))
-	l.add(p("ping to all routers of the link"), packet(trial{proto: family.ProtoICMP}, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, mac(a.MAC), local, netip.MustParseAddr("ff02::2")))
-	l.add(p("spanning tree"), func(_ uint16, token []byte) []byte {
-		body := append([]byte{0x42, 0x42, 3, 0, 0, 0, 0, 0}, token...)
-		return ethernet(net.HardwareAddr{1, 0x80, 0xc2, 0, 0, 0}, mac(a.MAC), uint16(len(body)), body)
-	})
-	l.add(p("arp for nobody's address"), func(_ uint16, token []byte) []byte {
-		return ethernet(everybody, mac(a.MAC), etherARP, arp(1, mac(a.MAC), me, me.Next().Next().Next().Next(), token))
-	})
-	l.add(p("unknown kind of frame"), func(_ uint16, token []byte) []byte {
-		return ethernet(everybody, mac(a.MAC), 0x88b5, token) // IEEE 802: for local experiments
-	})
-}
+const strangersName = "another family"
 
 // judge compares what was seen with what the policy says.
-func (l *scene) judge(s Sightings, bridged bool) []Finding {
+func (l *scene) judge(s Sightings, under setting) []Finding {
 	var out []Finding
 	for _, p := range l.bench.Probes {
-		f := Finding{From: p.From, To: p.To, What: p.Words, Bridged: bridged, Packet: describe(p)}
+		f := Finding{From: p.From, To: p.To, What: p.Words, Bridged: under.bridged, Alone: under.alone, Packet: describe(p)}
 		if p.Expect != "" {
 			f.Want = true
 		}
@@ -269,6 +193,19 @@ func (l *scene) judge(s Sightings, bridged bool) []Finding {
 		if s.Unasked[p.ID] {
 			f.Trouble = "an answer to another port than asked got back"
 		}
+		if p.Complaint != nil && f.Got && !s.Heard[p.ID] {
+			f.Trouble = "its next hop's complaint did not get back"
+		}
+		if s.Forged[p.ID] {
+			f.Trouble = "an answer by somebody else got back"
+		}
+		hidden := s.Sources[p.ID] == at(l.lan, 2).String()
+		if f.Got && p.Expect == peerPrefix+uplink && hidden != (p.To == family.PeerInternet) {
+			f.Trouble = "it shows its own address to the internet"
+			if hidden {
+				f.Trouble = "it has the host's address, by which lan cannot tell it"
+			}
+		}
 		out = append(out, f)
 	}
 	return out
@@ -277,6 +214,11 @@ func (l *scene) judge(s Sightings, bridged bool) []Finding {
 func (l *scene) deviceWords(dev string) string {
 	if dev == peerPrefix+uplink {
 		return "the uplink"
+	}
+	for i := range l.policy.Segments {
+		if dev == peerPrefix+unknownDevice(i) {
+			return "an unknown port"
+		}
 	}
 	at := slices.IndexFunc(l.rules.Ports, func(p Port) bool { return peerPrefix+p.Dev == dev })
 	if at < 0 {

@@ -15,6 +15,7 @@ type Finding struct {
 	What    string   `json:"what"`
 	Packet  string   `json:"packet"`
 	Bridged bool     `json:"brNetfilter"` // whether br_netfilter handed frames to the inet hooks
+	Alone   bool     `json:"alone"`       // whether the other family on the host had no rules
 	Want    bool     `json:"want"`        // whether the policy lets it pass
 	Got     bool     `json:"got"`
 	Leaks   []string `json:"leaks,omitempty"` // where else it came out
@@ -44,29 +45,25 @@ func (p Proof) Holds() bool {
 	return len(p.Faults) == 0
 }
 
+// setting is what a proof is repeated under.
+type setting struct {
+	bridged bool // br_netfilter hands bridged frames to the inet hooks
+	alone   bool // the other family on the host has no rules, so that ours alone part them
+}
+
+var settings = []setting{{}, {bridged: true}, {alone: true}}
+
 // Prove judges a policy's assertions, then loads its rules in a network namespace
 // of its own, sends the packets there and compares. Nothing of the host changes.
 func Prove(ctx context.Context, r proc.Runner, f *family.Family, rules Ruleset) (Proof, error) {
 	out := Proof{Family: f.Name, Matrix: Matrix(f), Assertions: Assess(f), Faults: []Finding{}}
-	for _, bridged := range []bool{false, true} {
-		l := newScene(f, rules)
-		l.links()
-		other, err := l.otherRules()
-		if err != nil {
-			return out, err
-		}
-		l.bench.Rules = []string{rules.Text, other.Text}
-		l.bench.Sysctls = sysctls(bridged)
-		l.probes()
-		got, err := inNamespace(ctx, r, order{Bench: &l.bench})
+	for _, under := range settings {
+		found, err := proveUnder(ctx, r, f, rules, under)
 		if err != nil {
 			return out, fmt.Errorf("prove %s: %w", f.Name, err)
 		}
-		if bridged && got.NoNF {
-			out.NoBridgeNF = true
-			break
-		}
-		for _, finding := range l.judge(got.Sightings, bridged) {
+		out.NoBridgeNF = out.NoBridgeNF || found == nil
+		for _, finding := range found {
 			out.Packets++
 			if !finding.Good() {
 				out.Faults = append(out.Faults, finding)
@@ -74,4 +71,25 @@ func Prove(ctx context.Context, r proc.Runner, f *family.Family, rules Ruleset) 
 		}
 	}
 	return out, nil
+}
+
+// proveUnder sends the packets under one setting; nil if the kernel has it not.
+func proveUnder(ctx context.Context, r proc.Runner, f *family.Family, rules Ruleset, under setting) ([]Finding, error) {
+	l := newScene(f, rules)
+	l.links()
+	l.bench.Rules = []string{rules.Text}
+	if !under.alone {
+		other, err := l.otherRules()
+		if err != nil {
+			return nil, err
+		}
+		l.bench.Rules = append(l.bench.Rules, other.Text)
+	}
+	l.bench.Sysctls = sysctls(under.bridged)
+	l.probes()
+	got, err := inNamespace(ctx, r, order{Bench: &l.bench})
+	if err != nil || under.bridged && got.NoNF {
+		return nil, err
+	}
+	return l.judge(got.Sightings, under), nil
 }

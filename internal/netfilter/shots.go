@@ -189,6 +189,7 @@ func (p *planner) raw(a Port) {
 	l := *p.scene
 	l.bench.Probes = nil
 	l.toWorld(a)
+	l.strangers(a)
 	l.hostile(a)
 	for _, r := range l.bench.Probes {
 		if r.Host != nil || r.Expect != "" || r.Send != peerPrefix+a.Dev {
