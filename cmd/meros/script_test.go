@@ -9,9 +9,14 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"meros/internal/netfilter"
 )
 
 func TestMain(m *testing.M) {
+	if netfilter.IsChild(os.Args) { // of a meros that proves rules
+		os.Exit(netfilter.Child())
+	}
 	testscript.Main(m, map[string]func(){"meros": main})
 }
 
@@ -28,14 +33,17 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// setUp gives a script the shipped families in $WORK/shipped, a libvirt that is
-// not there, and two words that are hard to write in a script.
+// setUp gives a script the shipped families in $WORK/shipped, one written for the older
+// meros in $WORK/older, a libvirt that is not there, and two words that are hard to write in a script.
 func setUp(e *testscript.Env) error {
 	e.Setenv("MEROS_LIBVIRT_URI", "qemu:///system?socket="+filepath.Join(e.WorkDir, "no-socket"))
 	e.Setenv("NAME200", strings.Repeat("a", 200))
 	e.Setenv("ESC", "\x1b")
 	e.Setenv("HOME", filepath.Join(e.WorkDir, "home"))
-	return os.CopyFS(filepath.Join(e.WorkDir, "shipped", "conf"), os.DirFS("../../conf"))
+	return errors.Join(
+		os.CopyFS(filepath.Join(e.WorkDir, "shipped", "conf"), os.DirFS("../../conf")),
+		os.CopyFS(filepath.Join(e.WorkDir, "older", "conf"), os.DirFS("../../internal/family/testdata/valid-older-pair/conf")),
+	)
 }
 
 // status runs a program and holds its exit status against a number:
