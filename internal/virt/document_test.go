@@ -187,3 +187,20 @@ func TestMAC(t *testing.T) {
 		t.Errorf("MAC = %s and %s", a, b)
 	}
 }
+
+// TestOpens is of what libvirt has the whole host forward.
+func TestOpens(t *testing.T) {
+	for xml, want := range map[string]string{
+		`<network><ip address="10.62.1.1" prefix="24"/></network>`:                                                             "",
+		`<network><forward/><ip address="10.62.1.1" prefix="24"/></network>`:                                                   "ipv4",
+		`<network><forward mode="open"/><ip address="10.62.1.1"/><ip family="ipv6" address="fd62::1"/></network>`:              "ipv4 ipv6",
+		`<network><forward mode="route"/><ip family="ipv6" address="fd62::1"/><ip family="ipv6" address="fd63::1"/></network>`: "ipv6",
+		`<network><forward mode="nat"/></network>`:                                                                             "",
+		`<network><forward mode="bridge"/><bridge name="br0"/></network>`:                                                      "",
+	} {
+		n, err := NetworkDocument([]byte(xml), "x_net", Owner{Family: "x", Root: "/srv"})
+		if got := strings.Join(n.Opens, " "); err != nil || got != want {
+			t.Errorf("%s: Opens = %q, %v, want %q", xml, got, err, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,7 @@ type NetworkDoc struct {
 	XML     string
 	Bridge  string         // "" when libvirt picks a name
 	Subnets []netip.Prefix // in which the host gets an address
+	Opens   []string       // IP versions, ipv4 and ipv6, that libvirt has the whole host forward for it
 	Recipe  string         // what the recipe says of it, as a hash
 }
 
@@ -70,7 +72,29 @@ func describeTakes(root *etree.Element) NetworkDoc {
 			n.Subnets = append(n.Subnets, p)
 		}
 	}
+	n.Opens = opens(root)
 	return n
+}
+
+// opens says which IP versions libvirt forwards, on all links, for a network: those
+// that it has an address of, if its <forward> is a way through the host.
+func opens(root *etree.Element) []string {
+	forward := root.SelectElement("forward")
+	if forward == nil || !slices.Contains([]string{"nat", "route", "open"}, forward.SelectAttrValue("mode", "nat")) {
+		return nil
+	}
+	var versions []string
+	for _, ip := range root.SelectElements("ip") {
+		addr, err := netip.ParseAddr(ip.SelectAttrValue("address", ""))
+		if err != nil {
+			continue
+		}
+		version := map[bool]string{true: "ipv4", false: "ipv6"}[addr.Is4()]
+		if !slices.Contains(versions, version) {
+			versions = append(versions, version)
+		}
+	}
+	return versions
 }
 
 // takes returns what a running network of libvirt's holds.
