@@ -23,7 +23,7 @@ type verifyOptions struct {
 	output  string // text or json
 	accel   string
 	disrupt bool
-	partial bool // what runs is enough
+	partial bool // what was tried is enough
 	timeout time.Duration
 }
 
@@ -46,7 +46,8 @@ With --disrupt every guest is killed and started again while the others send, an
 next hops are rebooted too: what a guest has not written to its disk is lost.
 
 The exit status is 0 if the policy held, 1 if it did not or could not be verified: a
-target that does not run has not been tried. With --partial what runs is enough.
+target that does not run, or whose own packet filter lets nothing out, has not been
+tried. With --partial what was tried is enough.
 `,
 		Example: `  sudo meros verify mos_sec
   sudo meros verify mos_sec --disrupt
@@ -61,7 +62,7 @@ target that does not run has not been tried. With --partial what runs is enough.
 	addOutputFlag(cmd, &o.output)
 	flags := cmd.Flags()
 	flags.BoolVar(&o.disrupt, "disrupt", false, "also reboot, kill and start guests while the others send")
-	flags.BoolVar(&o.partial, "partial", false, "be content with the targets that run")
+	flags.BoolVar(&o.partial, "partial", false, "be content with what could be tried")
 	flags.StringVar(&o.accel, "accel", "", "what runs the code of guests that are started again: kvm, tcg or auto (default: $MEROS_ACCEL, else auto)")
 	completeWords(cmd, "accel", "kvm", "tcg", "auto")
 	flags.DurationVar(&o.timeout, "timeout", initTimeout, "how long a guest may take to come back")
@@ -107,7 +108,7 @@ func verified(v lifecycle.Verification, partial bool) error {
 		return fmt.Errorf("%s: %w", v.Family, errNotHeld)
 	case len(v.Untried) > 0 && !partial:
 		err := fmt.Errorf("%s: the policy holds as far as it was tried, which is not all of it: %s", v.Family, strings.Join(v.Untried, "; "))
-		return hint.Add(err, "meros init %s starts what is missing; with --partial what runs is enough", v.Family)
+		return hint.Add(err, "meros init %s starts what does not run; with --partial what was tried is enough", v.Family)
 	}
 	return nil
 }

@@ -267,7 +267,14 @@ func (v *verifier) volley(ctx context.Context, name string) error {
 		}
 	}
 	tally, missed := v.watch.Judge()
-	v.out.Phases, v.out.Missed = append(v.out.Phases, tally), append(v.out.Missed, missed...)
+	v.out.Phases = append(v.out.Phases, tally)
+	for _, m := range missed {
+		if m.Unsent {
+			v.untried("%s, %s to %s, %s: %s", m.Phase, m.From, m.To, m.What, m.Why)
+			continue
+		}
+		v.out.Missed = append(v.out.Missed, m)
+	}
 	return nil
 }
 

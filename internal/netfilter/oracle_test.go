@@ -98,9 +98,9 @@ func TestJudge(t *testing.T) {
 		t.Errorf("Judge = %+v, want %+v", tally, want)
 	}
 	want := []Missed{
-		{"p", "a", "b", "tcp 81", "it did not arrive"},
-		{"p", "a", "b", "udp 80", "its answer did not get back"},
-		{"p", "liar", "all", "any packet", "the guest was not seen to send anything: nothing of it is verified"},
+		{"p", "a", "b", "tcp 81", "it did not arrive", false},
+		{"p", "a", "b", "udp 80", "its answer did not get back", false},
+		{"p", "liar", "all", "any packet", "the guest was not seen to send anything: nothing of it is verified", true},
 	}
 	if diff := cmp.Diff(want, missed); diff != "" {
 		t.Errorf("missed (-want +got):\n%s", diff)

@@ -51,13 +51,17 @@ type Planned struct {
 	said                          prober.Said
 }
 
-// Missed is something allowed that did not work.
+// Missed is something allowed that did not work, or that its guest did not send.
 type Missed struct {
 	Phase string `json:"phase"`
 	From  string `json:"from"`
 	To    string `json:"to"`
 	What  string `json:"what"`
 	Why   string `json:"why"`
+
+	// Unsent: it was not seen to leave the guest, whose own rules may not let it. The
+	// host's rules were not tried by it, for better or worse.
+	Unsent bool `json:"unsent,omitempty"`
 }
 
 // Tally is what became of the shots of a phase.
@@ -92,9 +96,9 @@ func (w *Watch) Settled() bool {
 // trouble says why something allowed did not work.
 func (p *Planned) trouble() string {
 	switch {
-	case p.Sender != family.PeerHost && !p.sent && p.said.Outcome == prober.Unsent:
+	case p.unsent() && p.said.Outcome == prober.Unsent:
 		return "the guest could not send it: " + p.said.Why
-	case p.Sender != family.PeerHost && !p.sent:
+	case p.unsent():
 		return "the guest was not seen to send it"
 	case !p.arrived:
 		return "it did not arrive"
@@ -103,6 +107,8 @@ func (p *Planned) trouble() string {
 	}
 	return ""
 }
+
+func (p *Planned) unsent() bool { return p.Sender != family.PeerHost && !p.sent }
 
 // barred reports whether the guest says that its user may not send this.
 func (p *Planned) barred() bool { return !p.sent && p.said.Outcome == prober.Barred }
@@ -127,7 +133,7 @@ func (w *Watch) Judge() (Tally, []Missed) {
 		default:
 			t.Allowed++
 			if why := s.trouble(); why != "" {
-				missed = append(missed, Missed{w.phase, s.Sender, s.Receiver, s.Words, why})
+				missed = append(missed, Missed{w.phase, s.Sender, s.Receiver, s.Words, why, s.unsent()})
 			} else {
 				t.Arrived++
 			}
@@ -135,7 +141,7 @@ func (w *Watch) Judge() (Tally, []Missed) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(sent)) {
 		if !sent[name] {
-			missed = append(missed, Missed{w.phase, name, "all", "any packet", "the guest was not seen to send anything: nothing of it is verified"})
+			missed = append(missed, Missed{w.phase, name, "all", "any packet", "the guest was not seen to send anything: nothing of it is verified", true})
 		}
 	}
 	return t, missed

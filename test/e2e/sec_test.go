@@ -49,6 +49,7 @@ func TestSec(t *testing.T) {
 	t.Run("first boot", s.firstBoot)
 	t.Run("through Tor", s.throughTor)
 	t.Run("nothing else", s.nothingElse)
+	t.Run("verify", func(t *testing.T) { s.verify(t, "mos_sec") })
 	t.Run("without the firewall's rules", s.withoutInner)
 	t.Run("without the host's rules", s.withoutOuter)
 	t.Run("beside mos_lab", s.lab)
@@ -152,6 +153,18 @@ func (s sec) throughTor(t *testing.T) {
 		}
 	}
 	s.wantOnlyTor(t)
+}
+
+// verify has the guests of a family verified. A firewall's own rules keep in what its
+// user is told to send: that much is not tried, which verify says, and nothing else.
+func (s sec) verify(t *testing.T, name string) {
+	r := meros(t, s.root, "verify", name)
+	wantFailure(t, r, 1, "holds as far as it was tried", "firewall to all, any packet", "--partial")
+	for line := range strings.Lines(r.out) {
+		if strings.Contains(line, "not seen to send") && !strings.Contains(line, ", firewall to ") {
+			t.Error(line)
+		}
+	}
 }
 
 // firefox has the guest's browser fetch a page, with what the recipe tells it.
