@@ -108,7 +108,7 @@ func (s sec) lab(t *testing.T) {
 		}
 	})
 	s.wantLab(t)
-	t.Run("verify", func(t *testing.T) { s.verify(t, "mos_lab") })
+	t.Run("verify", func(t *testing.T) { mustRun(t, s.root, "verify", "mos_lab") })
 	mustRun(t, s.root, "info", "--check")
 	mustRun(t, s.root, "shutdown", "mos_lab", "--force")
 	mustRun(t, s.root, "info", "--check", "mos_sec")

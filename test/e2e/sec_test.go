@@ -49,7 +49,7 @@ func TestSec(t *testing.T) {
 	t.Run("first boot", s.firstBoot)
 	t.Run("through Tor", s.throughTor)
 	t.Run("nothing else", s.nothingElse)
-	t.Run("verify", func(t *testing.T) { s.verify(t, "mos_sec") })
+	t.Run("verify", s.verify)
 	t.Run("without the firewall's rules", s.withoutInner)
 	t.Run("without the host's rules", s.withoutOuter)
 	t.Run("beside mos_lab", s.lab)
@@ -155,10 +155,10 @@ func (s sec) throughTor(t *testing.T) {
 	s.wantOnlyTor(t)
 }
 
-// verify has the guests of a family verified. A firewall's own rules keep in what its
+// verify has mos_sec verified. The firewall's own rules keep in what its
 // user is told to send: that much is not tried, which verify says, and nothing else.
-func (s sec) verify(t *testing.T, name string) {
-	r := meros(t, s.root, "verify", name)
+func (s sec) verify(t *testing.T) {
+	r := meros(t, s.root, "verify", "mos_sec")
 	wantFailure(t, r, 1, "holds as far as it was tried", "firewall to all, any packet", "--partial")
 	for line := range strings.Lines(r.out) {
 		if strings.Contains(line, "not seen to send") && !strings.Contains(line, ", firewall to ") {
