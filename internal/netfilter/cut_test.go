@@ -17,23 +17,38 @@ import (
 )
 
 // in does work on a thread that has joined the stand-in's namespace; the sockets that
-// it makes are that namespace's for ever.
+// it makes are that namespace's for ever. The thread comes back: one that ended would
+// take the stand-ins with it that it has started (prctl(2), PR_SET_PDEATHSIG).
 func (g standIn) in(t *testing.T, work func() error) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with us
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", g.pid))
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		}
+		runtime.LockOSThread()
+		own, err := join(fmt.Sprintf("/proc/%d/ns/net", g.pid))
 		if err == nil {
 			err = work()
+			if backErr := unix.Setns(own, unix.CLONE_NEWNET); backErr != nil {
+				panic(backErr)
+			}
+			_ = unix.Close(own)
+			runtime.UnlockOSThread()
 		}
 		done <- err
 	}()
 	must(t, <-done)
+}
+
+// join has this thread join a network namespace, and returns the one that it was in.
+func join(file string) (own int, err error) {
+	if own, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return 0, err
+	}
+	ns, err := os.Open(file)
+	if err != nil {
+		return 0, err
+	}
+	defer ns.Close()
+	return own, unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 }
 
 func (g *guests) standIn(name string) standIn {

@@ -4,7 +4,8 @@
 // what the policy says.
 //
 // Words: a rule set is the text for nft(8) of one family; its tables are inet and
-// bridge meros_<family>, and no other table is ever touched. A port is a guest's
+// bridge meros_<family>, and no other table is ever touched but the guard, inet meros,
+// which is one for all families of the host. A port is a guest's
 // interface on a bridge, known to the rules by its name on the host, its MAC and
 // its addresses. The matrix is who reaches whom, as the policy says it.
 //

@@ -108,7 +108,7 @@ func parseRivals(listing []byte) ([]rival, error) {
 			refusing[ru.Family+" "+ru.Table] = true
 		}
 		c := i.Chain
-		if c == nil || c.Type != "filter" || strings.HasPrefix(c.Table, Table("")) {
+		if c == nil || c.Type != "filter" || c.Table == guardTable || strings.HasPrefix(c.Table, Table("")) {
 			continue
 		}
 		list = append(list, rival{kind: c.Family, table: c.Table, chain: c.Name, hook: c.Hook, drops: c.Policy == "drop"})
