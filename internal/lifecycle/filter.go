@@ -41,15 +41,13 @@ func (g Guests) readFilter(family string) (filterState, error) {
 }
 
 // loadFilter puts a family's rules in place and notes which they are.
-func (g Guests) loadFilter(ctx context.Context, f *family.Family, uplinks []string) error {
-	host := netfilter.Host{Guarded: uplinks}
+func (g Guests) loadFilter(ctx context.Context, f *family.Family) error {
+	var host netfilter.Host
 	if f.Policy != nil {
-		own, err := hostOf(f)
-		if err != nil {
+		var err error
+		if host, err = hostOf(f); err != nil {
 			return err
 		}
-		own.Guarded = uplinks
-		host = own
 	}
 	set, err := g.rules(f, host)
 	if err != nil {
@@ -81,16 +79,14 @@ func (g Guests) noteFilter(name string, s filterState) error {
 	return g.Paths.WriteFile(g.Paths.Filter(name), content, 0o644)
 }
 
-// dropFilter takes a family's rules and connections away, and the host's
-// forwarding with the last family that needed it.
+// dropFilter takes a family's rules and connections away.
 func (g Guests) dropFilter(ctx context.Context, name string) error {
 	s, err := g.readFilter(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	g.Step("taking away the filter rules of %s", name)
-	err = errors.Join(netfilter.Remove(ctx, g.Runner, name), g.stopForwarding(ctx, name))
-	if err != nil {
+	if err := netfilter.Remove(ctx, g.Runner, name); err != nil {
 		return err
 	}
 	if _, err := netfilter.Cut(s.Addrs); err != nil {
@@ -133,7 +129,7 @@ func (g Guests) filterNow(ctx context.Context, name string) string {
 		return FilterUnknown
 	case got == "":
 		return FilterGone
-	case got != s.Listing:
+	case got != s.Listing || !g.guardStands(ctx, name):
 		return FilterChanged
 	}
 	return FilterOK
@@ -167,11 +163,7 @@ func (r *run) setFilter(ctx context.Context) error {
 			return err
 		}
 	}
-	guarded, err := r.noteForwarding(ctx, r.family)
-	if err != nil {
-		return err
-	}
-	if err := r.loadFilter(ctx, r.family, guarded); err != nil {
+	if err := r.loadFilter(ctx, r.family); err != nil {
 		return err
 	}
 	return r.cutOlder()
@@ -220,8 +212,9 @@ func (r *run) restoreFilter(ctx context.Context) error {
 	return err
 }
 
-// leave takes away the rules of those of these families of which nothing runs any
-// more, and the bridges that a libvirt which died has left of them.
+// leave takes away, of those of these families of which nothing runs any more, what
+// the host forwards for them, the rules, and the bridges that a libvirt which died has
+// left.
 func (g Guests) leave(ctx context.Context, d virt.Daemon, families ...string) error {
 	domains, err := d.Domains(ctx)
 	if err != nil {
@@ -236,7 +229,7 @@ func (g Guests) leave(ctx context.Context, d virt.Daemon, families ...string) er
 		ours := func(o virt.Owner) bool { return o.Family == name && o.Root == g.root() }
 		if !slices.ContainsFunc(domains, func(d virt.Domain) bool { return d.State.Active() && ours(d.Owner) }) &&
 			!slices.ContainsFunc(networks, func(n virt.Network) bool { return n.Active && ours(n.Owner) }) {
-			faults = append(faults, g.dropFilter(ctx, name), g.dropLeftBridges(ctx, d, name))
+			faults = append(faults, g.stopForwarding(ctx, name), g.dropFilter(ctx, name), g.dropLeftBridges(ctx, d, name))
 		}
 	}
 	return errors.Join(faults...)

@@ -43,7 +43,7 @@ func hostState(t *testing.T) string {
 	t.Helper()
 	var b bytes.Buffer
 	for line := range strings.Lines(hostText(t, "nft", "list", "tables")) {
-		if strings.Contains(line, "meros_t") {
+		if strings.Contains(line, "meros_t") || line == "table inet meros\n" {
 			b.WriteString(line)
 		}
 	}
@@ -116,6 +116,12 @@ func TestPolicyComesAndGoes(t *testing.T) {
 	if err != nil || info.Families[0].Filter != FilterOK || info.Families[0].Targets[0].State != virt.StateRunning {
 		t.Errorf("Info = %+v, %v", info, err)
 	}
+	if len(virt.Uplinks()) > 0 && forwarded == "0" {
+		hostText(t, "nft", "flush table inet meros")
+		if now := b.filterNow(t.Context(), b.family); now != FilterChanged {
+			t.Errorf("the guard is empty: %q", now)
+		}
+	}
 	hostText(t, "nft", "delete table bridge "+netfilter.Table(b.family))
 	if now := b.filterNow(t.Context(), b.family); now != FilterChanged {
 		t.Errorf("half of the rules gone: %q", now)
@@ -132,7 +138,8 @@ func TestPolicyComesAndGoes(t *testing.T) {
 }
 
 // TestForwardingIsShared has two families of two roots that the host forwards for: as
-// long as one runs, the uplink forwards for it; with the last the host is as before.
+// long as one runs, the uplink forwards for it, as does one that comes between them;
+// with the last the host is as before.
 func TestForwardingIsShared(t *testing.T) {
 	before := hostState(t)
 	one, bridge := newGuardedBench(t, guarded())
@@ -141,10 +148,22 @@ func TestForwardingIsShared(t *testing.T) {
 		files[name] = strings.NewReplacer("10.62.", "10.61.", "mtb$PID", "mtc$PID").Replace(content)
 	}
 	other, _ := newGuardedBench(t, files)
+	link := strings.Replace(bridge, "mtb", "mtu", 1)
 	for _, b := range []*bench{one, other} {
 		if err := b.init(t.Context(), InitOptions{}); err != nil {
 			t.Fatalf("%v\n%s", err, b.said)
 		}
+		if b == one {
+			hostText(t, "ip", "link", "add", link, "type", "bridge")
+			defer exec.Command("ip", "link", "del", link).Run()
+			hostText(t, "ip", "link", "set", link, "up")
+			hostText(t, "ip", "route", "add", "default", "dev", link, "table", "51899")
+		}
+	}
+	// A host that forwarded for all before guards nothing.
+	s, err := readForwarding()
+	if err != nil || strings.Contains(s.Guard, link) != (forwards(t, "default") == "0") {
+		t.Errorf("the guard, with the new uplink %s: %v\n%s", link, err, s.Guard)
 	}
 	other.cleanUp()
 	for _, link := range append(virt.Uplinks(), bridge) {
@@ -156,6 +175,10 @@ func TestForwardingIsShared(t *testing.T) {
 		t.Errorf("the rules of the family that stays are %q", now)
 	}
 	one.cleanUp()
+	if got := forwards(t, link); got != forwards(t, "default") {
+		t.Errorf("the new uplink is left with forwarding = %s", got)
+	}
+	hostText(t, "ip", "route", "del", "default", "dev", link, "table", "51899") // no uplink of before
 	if after := hostState(t); after != before {
 		t.Errorf("the host is left as\n%s\nwas\n%s", after, before)
 	}

@@ -128,6 +128,9 @@ func (r *run) all(ctx context.Context, o InitOptions) error {
 	if err := r.setFilter(ctx); err != nil {
 		return err
 	}
+	if err := r.noteForwarding(ctx, r.family, r.networks); err != nil {
+		return err
+	}
 	for _, n := range r.networks {
 		if err := r.startNetwork(ctx, n); err != nil {
 			return err

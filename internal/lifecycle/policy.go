@@ -132,9 +132,9 @@ func (g Guests) ApplyPolicy(ctx context.Context, f *family.Family) (int, error) 
 	if err := g.checkPorts(ctx, f); err != nil {
 		return 0, fmt.Errorf("%s: %w", act, err)
 	}
-	guarded, err := g.noteForwarding(ctx, f)
+	err = g.loadFilter(ctx, f)
 	if err == nil {
-		err = g.loadFilter(ctx, f, guarded)
+		err = g.noteForwarding(ctx, f, nil)
 	}
 	if err == nil {
 		err = g.narrowForwarding(ctx, f)

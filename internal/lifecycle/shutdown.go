@@ -176,7 +176,7 @@ func (g Guests) runningFamilies(ctx context.Context, d virt.Daemon) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	names = slices.Concat(names, g.filtered(), g.hooked(), g.withLeftBridges(networks))
+	names = slices.Concat(names, g.filtered(), g.forwarded(), g.hooked(), g.withLeftBridges(networks))
 	add := func(o virt.Owner) {
 		// The name becomes a lock's file: what libvirt holds was ours, but may have
 		// been edited since.

@@ -15,10 +15,6 @@ type Host struct {
 	Subnets []netip.Prefix // its own, beyond the family's: they are lan, whatever their range
 	Inner   []netip.Prefix // of bridges that lead to guests and containers alone: nobody's lan
 	Bridges []string       // that lead out of the host: all others have guests or containers on them
-	// Guarded are uplinks that forward for families only. What comes in there for
-	// anybody's bridge is the rules' of that bridge; from one to another, or to the
-	// host's other links, nothing goes, as before.
-	Guarded []string
 }
 
 // Port is a port of a policy with the name and MAC that it has on this host.

@@ -11,23 +11,30 @@ import (
 	"strings"
 )
 
-// Switches are what the host's forwarding hangs on: values below /proc/sys.
-type Switches map[string]string
-
+// The IP versions, as the kernel's switches name them.
 const (
-	allForward = "net/ipv4/ip_forward"
-	perLink    = "net/ipv4/conf/%s/forwarding"
+	IPv4 = "ipv4"
+	IPv6 = "ipv6"
 )
 
-// ReadSwitches reads them. ip_forward, when written, overwrites those of all
-// links (ip-sysctl), so that each is noted.
+// Switches are what the host's forwarding hangs on: values below /proc/sys, by
+// name. There is one for each link and IP version; that of "all" is ip_forward
+// under another name and overwrites the others when it is written, that of
+// "default" is what links get that come (ip-sysctl).
+type Switches map[string]string
+
+func forwardingOf(version, link string) string {
+	return "net/" + version + "/conf/" + link + "/forwarding"
+}
+
+// ReadSwitches reads them.
 func ReadSwitches() (Switches, error) {
 	s := Switches{}
-	files, err := filepath.Glob("/proc/sys/net/ipv*/conf/*/forwarding")
+	files, err := filepath.Glob("/proc/sys/" + forwardingOf("ipv[46]", "*"))
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range append(files, "/proc/sys/"+allForward) {
+	for _, file := range files {
 		value, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a link that has just gone
@@ -40,19 +47,74 @@ func ReadSwitches() (Switches, error) {
 	return s, nil
 }
 
-// Restore puts back what differs. Links that are gone, and links that came since,
-// are left alone.
-func (s Switches) Restore() error {
+// Others returns what the switches, which are read just now, would be without us:
+// before, where they still are as we left them, else what somebody has set since.
+func (s Switches) Others(before, left Switches) Switches {
+	others := Switches{}
+	for name, value := range s {
+		version := strings.Split(name, "/")[1]
+		was := func(then Switches) string {
+			if v, ok := then[name]; ok {
+				return v
+			}
+			return then[forwardingOf(version, "default")] // it has come since
+		}
+		// Whoever writes the switch of all has set every link, those we opened too.
+		all := forwardingOf(version, "all")
+		overwritten := s[all] != left[all] && value == s[all]
+		if value == was(left) && !overwritten {
+			value = was(before)
+		}
+		others[name] = value
+	}
+	return others
+}
+
+// Forwards reports whether the host passes on the IPv4 that comes in at a link.
+func (s Switches) Forwards(link string) bool { return s[forwardingOf(IPv4, link)] == "1" }
+
+// Open has the host pass on the IPv4 that comes in at these links, as far as they
+// are there.
+func (s Switches) Open(links ...string) {
+	for _, link := range links {
+		if name := forwardingOf(IPv4, link); s[name] != "" {
+			s[name] = "1"
+		}
+	}
+}
+
+// OpenAll has it pass on all of an IP version, as libvirt does for a network with
+// <forward>.
+func (s Switches) OpenAll(version string) {
+	for name := range s {
+		if strings.HasPrefix(name, "net/"+version+"/") {
+			s[name] = "1"
+		}
+	}
+}
+
+// OpenLinks does the same for IPv4 and leaves ip_forward as it is: a link forwards
+// by its own switch, and whoever writes ip_forward meanwhile is told from us.
+func (s Switches) OpenLinks() {
+	all := forwardingOf(IPv4, "all")
+	was := s[all]
+	s.OpenAll(IPv4)
+	s[all] = was
+}
+
+// Set writes those that differ. Links that are gone, and links that came since, are
+// left alone.
+func (s Switches) Set() error {
 	names := slices.Sorted(maps.Keys(s))
-	// ip_forward first, since it writes the others; conf/all is the same switch.
+	// That of all first, since it writes the others.
 	slices.SortStableFunc(names, func(a, b string) int { return rank(a) - rank(b) })
 	for _, name := range names {
 		now, err := os.ReadFile("/proc/sys/" + name)
-		if err != nil || strings.TrimSpace(string(now)) == s[name] {
-			continue
+		if err == nil && strings.TrimSpace(string(now)) != s[name] {
+			err = os.WriteFile("/proc/sys/"+name, []byte(s[name]), 0)
 		}
-		if err := write(name, s[name]); err != nil {
-			return err
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set how the host forwards: %w", err)
 		}
 	}
 	return nil
@@ -60,32 +122,10 @@ func (s Switches) Restore() error {
 
 func rank(name string) int {
 	switch {
-	case name == allForward:
-		return 0
 	case strings.Contains(name, "/all/"):
-		return 1
+		return 0
 	case strings.Contains(name, "/default/"):
-		return 2
+		return 1
 	}
-	return 3
+	return 2
 }
-
-// Forward has the host forward IPv4 that comes in at these links, and at no other.
-func Forward(links []string) error {
-	for _, link := range links {
-		if err := write(fmt.Sprintf(perLink, link), "1"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func write(name, value string) error {
-	if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0); err != nil {
-		return fmt.Errorf("set how the host forwards: %w", err)
-	}
-	return nil
-}
-
-// All reports whether the host forwarded for all links.
-func (s Switches) All() bool { return s[allForward] == "1" }

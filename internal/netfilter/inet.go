@@ -39,9 +39,6 @@ func (c *compiler) inetTable() {
 	c.base("forward", "filter", "forward", inetFilter, func() {
 		c.line("iifname %s jump through", bridges)
 		c.line("oifname %s jump through", bridges)
-		if len(c.host.Guarded) > 0 {
-			c.line("iifname %s oifname %s goto refuse_denied", quoted(c.host.Guarded), quoted(c.host.Guarded))
-		}
 	})
 	c.base("postrouting", "nat", "postrouting", sourceNAT, func() { c.masquerade(bridges) })
 	c.block("chain to_host", func() {

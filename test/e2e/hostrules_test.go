@@ -1,11 +1,16 @@
 package e2e
 
 import (
+	"cmp"
 	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"meros/internal/virt/virttest"
 )
 
 // hostKind is something that a host may have of its own before a family comes.
@@ -15,7 +20,26 @@ type hostKind struct {
 	says      []string // that init has to say
 	runs      string   // shell lines that succeed while the family runs
 	refuses   []string // or why it has to refuse
+
+	network, policy string // of the family, where they are not openNetwork and outPolicy
+	// What somebody changes while the family runs and before another comes, as shell
+	// lines: those that do it, those that succeed as long as it is done, those that undo it.
+	set, kept, unset string
 }
+
+const (
+	openNetwork = `<network><forward mode="open"/><bridge name="e2e_tiny_lan"/><dns enable="no"/><ip address="10.64.77.1" prefix="24"/></network>`
+	dualNetwork = `<network><forward mode="open"/><bridge name="e2e_tiny_lan"/><dns enable="no"/><ip address="10.64.77.1" prefix="24"/>
+<ip family="ipv6" address="fd00:e2e:77::1" prefix="64"/></network>`
+	outPolicy = `<policy><port target="box" network="lan" addr="10.64.77.2"/>
+<allow from="box" to="internet"/><allow from="host" to="box" proto="tcp" ports="22"/></policy>`
+	inPolicy = `<policy><port target="box" network="lan" addr="10.64.77.2"/><allow from="host" to="box" proto="tcp" ports="22"/></policy>`
+	noPolicy = "none"
+
+	// forwards checks the switches of the host's links, each with a digit.
+	forwards = `forwards() { want=$1; shift; got=; for link; do got=$got$(cat /proc/sys/net/$link/forwarding); done; test $got = $want; }
+`
+)
 
 var hostKinds = []hostKind{
 	{
@@ -49,10 +73,40 @@ iptables-nft -F DOCKER-USER; iptables-nft -X DOCKER-USER; iptables-nft -P FORWAR
 ip route add default dev e2evpn table 51820; ip rule add not fwmark 51820 table 51820 priority 900; ip rule add table main suppress_prefixlength 0 priority 890`,
 		lift: `ip rule del priority 890; ip rule del priority 900; ip link del e2evpn`,
 		// What comes back by the VPN is passed on to the guest, and nothing else is.
-		runs: `test "$(cat /proc/sys/net/ipv4/conf/e2evpn/forwarding /proc/sys/net/ipv4/conf/e2eup/forwarding /proc/sys/net/ipv4/conf/lo/forwarding | tr -d '\n')" = 110`,
+		runs: forwards + `forwards 110 ipv4/conf/e2evpn ipv4/conf/e2eup ipv4/conf/lo
+nft list table inet meros | grep -q 'iifname != { "e2eup", "e2evpn" } accept'`,
 	},
 	{
-		name: "IPv6, forwarded",
+		name: "forwarding that somebody sets later",
+		set:  `sysctl -qw net.ipv4.ip_forward=1`, unset: `sysctl -qw net.ipv4.ip_forward=0`,
+		kept: forwards + `forwards 111 ipv4/conf/all ipv4/conf/lo ipv4/conf/e2eup`,
+	},
+	{
+		name: "a link that somebody opens later",
+		set:  `sysctl -qw net.ipv4.conf.lo.forwarding=1`, unset: `sysctl -qw net.ipv4.conf.lo.forwarding=0`,
+		kept: forwards + `forwards 01 ipv4/conf/all ipv4/conf/lo`,
+	},
+	{
+		name: "a family without a policy", policy: noPolicy, network: dualNetwork,
+		runs: forwards + `forwards 1111 ipv4/conf/lo ipv4/conf/e2eup ipv4/conf/e2e_tiny_lan ipv6/conf/all; ! nft list table inet meros`,
+	},
+	{
+		name: "a family without a policy, and forwarding that somebody sets later", policy: noPolicy,
+		set: `sysctl -qw net.ipv4.ip_forward=1`, unset: `sysctl -qw net.ipv4.ip_forward=0`,
+		kept: forwards + `forwards 111 ipv4/conf/all ipv4/conf/lo ipv4/conf/e2eup`,
+	},
+	{
+		name: "a policy that lets nobody out", policy: inPolicy, network: dualNetwork,
+		runs: forwards + `forwards 00000 ipv4/conf/all ipv4/conf/lo ipv4/conf/e2eup ipv4/conf/e2e_tiny_lan ipv6/conf/all`,
+	},
+	{
+		name: "IPv4, forwarded", network: dualNetwork,
+		lay: `sysctl -qw net.ipv4.ip_forward=1`, lift: `sysctl -qw net.ipv4.ip_forward=0`,
+		runs: forwards + `forwards 1100 ipv4/conf/all ipv4/conf/e2e_tiny_lan ipv6/conf/all ipv6/conf/e2eup`,
+	},
+	{
+		name: "IPv6, forwarded", network: dualNetwork,
+		runs: forwards + `forwards 0111 ipv4/conf/all ipv4/conf/e2eup ipv6/conf/all ipv6/conf/e2eup`,
 		lay:  `ip addr add fd00:e2e::1/64 dev e2eup nodad; sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv6.conf.e2eup.accept_ra=2; ip -6 route add default via fd00:e2e::2`,
 		lift: `ip -6 route del default; sysctl -qw net.ipv6.conf.all.forwarding=0 net.ipv6.conf.e2eup.accept_ra=1; ip addr del fd00:e2e::1/64 dev e2eup`,
 	},
@@ -78,9 +132,9 @@ func TestHostsOwnRules(t *testing.T) {
 		return
 	}
 	root := tinyRoot(t)
-	write(t, root, tinyFamily+"/libvirt/lan.xml", `<network><forward mode="open"/><bridge name="e2e_tiny_lan"/><dns enable="no"/><ip address="10.64.77.1" prefix="24"/></network>`, 0o644)
-	write(t, root, tinyFamily+"/netfilter/policy.xml", `<policy><port target="box" network="lan" addr="10.64.77.2"/>
-<allow from="box" to="internet"/><allow from="host" to="box" proto="tcp" ports="22"/></policy>`, 0o644)
+	k := hostKind{}
+	k.recipe(t, root)
+	besideTiny(t, root)
 	// An address that is being looked for twice changes its state by itself.
 	shell(t, `sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
 ip link add e2eup type veth peer name e2efar; ip addr add 192.0.2.2/24 dev e2eup; ip link set e2eup up; ip link set e2efar up; ip route add default via 192.0.2.1`)
@@ -88,28 +142,72 @@ ip link add e2eup type veth peer name e2efar; ip addr add 192.0.2.2/24 dev e2eup
 	mustRun(t, root, "shutdown", "--force")
 	for _, k := range hostKinds {
 		t.Run(k.name, func(t *testing.T) {
+			k.recipe(t, root)
 			shell(t, k.lay)
 			defer shell(t, k.lift)
+			shell(t, k.set)
 			before := settledNet(t)
-			r := meros(t, root, "init", tinyFamily, "--disposable")
-			if k.refuses != nil {
-				wantFailure(t, r, 1, k.refuses...)
-			} else if r.code != 0 {
-				t.Fatalf("init: exit status %d\n%s", r.code, r.err)
-			}
-			for _, words := range k.says {
-				if !strings.Contains(r.err, words) {
-					t.Errorf("init does not say %q:\n%s", words, r.err)
-				}
-			}
-			if k.refuses == nil {
-				mustRun(t, root, "info", "--check", tinyFamily)
-				shell(t, k.runs)
+			shell(t, k.unset)
+			k.comes(t, root)
+			if k.set != "" {
+				shell(t, k.set)
+				defer shell(t, k.unset)
+				mustRun(t, root, "init", besideFamily, "--disposable")
+				shell(t, k.kept)
+				mustRun(t, root, "shutdown", tinyFamily, "--force")
+				shell(t, k.kept)
 			}
 			mustRun(t, root, "shutdown", "--force")
 			wantSame(t, before, settledNet(t))
 		})
 	}
+}
+
+// recipe gives the tiny family what it has on a host of this kind.
+func (k hostKind) recipe(t *testing.T, root string) {
+	t.Helper()
+	write(t, root, tinyFamily+"/libvirt/lan.xml", cmp.Or(k.network, openNetwork), 0o644)
+	if k.policy == noPolicy {
+		remove(t, root, tinyFamily+"/netfilter/policy.xml")
+		return
+	}
+	write(t, root, tinyFamily+"/netfilter/policy.xml", cmp.Or(k.policy, outPolicy), 0o644)
+}
+
+// comes starts the tiny family, or sees it refuse.
+func (k hostKind) comes(t *testing.T, root string) {
+	t.Helper()
+	r := meros(t, root, "init", tinyFamily, "--disposable")
+	for _, words := range k.says {
+		if !strings.Contains(r.err, words) {
+			t.Errorf("init does not say %q:\n%s", words, r.err)
+		}
+	}
+	switch {
+	case k.refuses != nil:
+		wantFailure(t, r, 1, k.refuses...)
+	case r.code != 0:
+		t.Fatalf("init: exit status %d\n%s", r.code, r.err)
+	default:
+		mustRun(t, root, "info", "--check", tinyFamily)
+		shell(t, k.runs)
+	}
+}
+
+// besideFamily is another such family in the same root.
+const besideFamily = "e2e_beside"
+
+func besideTiny(t *testing.T, root string) {
+	t.Helper()
+	other := strings.NewReplacer("10.64.77.", "10.64.78.", "e2e_tiny_lan", "e2e_beside_lan")
+	write(t, root, besideFamily+"/libvirt/box.xml", virttest.OnNetwork(), 0o644)
+	write(t, root, besideFamily+"/libvirt/lan.xml", other.Replace(openNetwork), 0o644)
+	write(t, root, besideFamily+"/netfilter/policy.xml", other.Replace(outPolicy), 0o644)
+	disk := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(disk, virttest.Guest(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, root, "import", besideFamily+"-box", disk)
 }
 
 func shell(t *testing.T, lines string) {
