@@ -145,6 +145,7 @@ ip link add e2eup type veth peer name e2efar; ip addr add 192.0.2.2/24 dev e2eup
 			k.recipe(t, root)
 			shell(t, k.lay)
 			defer shell(t, k.lift)
+			defer meros(t, root, "shutdown", "--force") // of what failed half-way
 			shell(t, k.set)
 			before := settledNet(t)
 			shell(t, k.unset)
