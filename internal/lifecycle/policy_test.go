@@ -331,3 +331,36 @@ func TestVerifySaysWhatWasNotTried(t *testing.T) {
 		}
 	}
 }
+
+// What is allowed by way of a next hop that does not run is not expected to arrive.
+func TestVerifyPlansForWhatRuns(t *testing.T) {
+	files := guarded()
+	files["build/gate.xml"] = `<target><build id="gate" kernel="no"/></target>`
+	files["libvirt/gate.xml"] = files["libvirt/box.xml"]
+	files["netfilter/policy.xml"] = `<policy><port target="gate" network="lan" addr="10.62.$OCTET.3"/>
+		<allow from="box" to="internet" via="gate" proto="tcp"/><allow from="box" to="gate" proto="udp" ports="53"/></policy>`
+	b, _ := newGuardedBench(t, files)
+	f := b.load()
+	rules, err := b.Rules(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for gate, want := range map[string][]string{"runs": {"gate", "internet"}, "is off": nil} {
+		v := &verifier{Guests: b.Guests, f: f, rules: rules, running: map[string]virt.Domain{"box": {}}}
+		if gate == "runs" {
+			v.running["gate"] = virt.Domain{}
+		}
+		v.senders = []*sender{newSender(v, f.Target("box"))}
+		v.around.MACs = map[string]string{f.Policy.Segments[0].Bridge: "02:00:00:00:00:01"}
+		var got []string
+		for _, p := range v.plan() {
+			if p.Pass {
+				got = append(got, p.Receiver)
+			}
+		}
+		slices.Sort(got)
+		if got = slices.Compact(got); !slices.Equal(got, want) {
+			t.Errorf("gate %s: allowed packets to %q, want %q", gate, got, want)
+		}
+	}
+}

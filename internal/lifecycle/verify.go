@@ -175,10 +175,13 @@ func (v *verifier) plan() []*netfilter.Planned {
 	for _, s := range v.there() {
 		names = append(names, s.target.Name)
 	}
+	runs := map[string]bool{} // by the host's end of a port
+	for _, p := range v.rules.Ports {
+		_, runs[p.Dev] = v.running[p.Target]
+	}
 	return slices.DeleteFunc(netfilter.Plan(v.f, v.rules, v.around, names), func(p *netfilter.Planned) bool {
-		at := v.f.Target(p.Receiver)
-		_, runs := v.running[p.Receiver]
-		return at != nil && !runs && p.Pass // nobody is there for it to arrive at
+		// Nobody is there for it to arrive at, or to hand it on.
+		return len(p.Expect) > 0 && !p.Beyond && !slices.ContainsFunc(p.Expect, func(dev string) bool { return runs[dev] })
 	})
 }
 
