@@ -117,6 +117,8 @@ func (b *bench) standIn(bridge string) {
 			hostText(b.t, words...)
 		}
 	}
+	// A connection that is cut keeps its namespace, and with it the link, for minutes.
+	b.t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", "dev", p.Dev).Run() })
 	b.serve(sleep.Process.Pid)
 }
 
@@ -147,7 +149,11 @@ func (b *bench) serve(pid int) {
 			if err != nil {
 				return
 			}
-			go func() { _, _ = io.Copy(c, c) }()
+			_ = c.(*net.TCPConn).SetLinger(0)
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
 		}
 	}()
 }
