@@ -235,7 +235,8 @@ func (g Guests) leave(ctx context.Context, d virt.Daemon, families ...string) er
 	return errors.Join(faults...)
 }
 
-// dropLeftBridges removes a family's bridges that libvirt knows nothing of. The caller
+// dropLeftBridges removes a family's bridges that libvirt knows nothing of, with the
+// rules that it has made for them. The caller
 // holds the family's lock: libvirt makes none of its bridges meanwhile.
 func (g Guests) dropLeftBridges(ctx context.Context, d virt.Daemon, family string) error {
 	networks, err := d.Networks(ctx)
@@ -246,7 +247,7 @@ func (g Guests) dropLeftBridges(ctx context.Context, d virt.Daemon, family strin
 	faults := []error{err}
 	for _, bridge := range left {
 		g.Warn("%s: libvirt has died and left the bridge %s: it is removed", family, bridge)
-		faults = append(faults, virt.RemoveBridge(ctx, g.Runner, bridge))
+		faults = append(faults, netfilter.ForgetLink(ctx, g.Runner, bridge), virt.RemoveBridge(ctx, g.Runner, bridge))
 	}
 	return errors.Join(faults...)
 }

@@ -24,6 +24,7 @@ type item struct {
 	}
 	Rule *struct {
 		Family, Table, Chain string
+		Handle               int
 		Expr                 []map[string]json.RawMessage
 	}
 }
