@@ -48,7 +48,7 @@ func newSessRoot(t *testing.T) string {
 			t.Fatal(err)
 		}
 		words := strings.NewReplacer("10.60.7.", "10.61.8.", "mos_demo", "mos_sess", "<packages>less</packages>",
-			"<packages>less xpra python3-pil xauth xterm xclip rsync</packages>", `free_space_mb="200"`, `free_space_mb="1500"`,
+			"<packages>less xpra python3-pil xauth xterm xclip waypipe wayland-utils rsync</packages>", `free_space_mb="200"`, `free_space_mb="1500"`,
 			`<details username="user"`, `<details border="red" username="user"`).Replace(string(content))
 		if err := os.WriteFile(path, []byte(words), 0o644); err != nil {
 			t.Fatal(err)
@@ -173,6 +173,7 @@ func TestRun(t *testing.T) {
 		closeWindow(t, s, s.window(t, "bare"))
 		p.wantEnd(t, time.Minute, 0)
 	})
+	t.Run("waypipe", func(t *testing.T) { testWaypipe(t, root) })
 	t.Run("a guest that dies", func(t *testing.T) {
 		p := s.start(t, root, "run", sess, "xterm", "-T", "doomed", "-e", "sleep", "600")
 		s.window(t, "doomed on merOS")
@@ -262,6 +263,39 @@ func testDetached(t *testing.T, root string, s screen) {
 		if time.Now().After(end) {
 			t.Fatal("the detached program did not end with its window")
 		}
+	}
+}
+
+// testWaypipe has a program of the guest speak with a Wayland compositor without a screen.
+func testWaypipe(t *testing.T, root string) {
+	for _, name := range []string{"weston", "waypipe"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("needs %s: ./dist-conf.sh --for-tests installs it", name)
+		}
+	}
+	dir, err := os.MkdirTemp("", "wl") // 0700, and short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	env := []string{"XDG_RUNTIME_DIR=" + dir, "WAYLAND_DISPLAY=wl-e2e", "DISPLAY="}
+	weston := exec.Command("weston", "--backend=headless-backend.so", "--socket=wl-e2e", "--idle-time=0")
+	weston.Env = append(os.Environ(), env[0])
+	if err := weston.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = weston.Process.Kill(); _ = weston.Wait() })
+	for end := time.Now().Add(time.Minute); len(names(t, dir+"/wl-e2e")) == 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("weston does not start")
+		}
+	}
+	r := call{root: root, args: []string{"run", sess, "--display", "waypipe", "wayland-info"}, env: env}.run(t)
+	if r.code != 0 || !strings.Contains(r.out, "'wl_compositor'") || !strings.Contains(r.out, "'wl_shm'") {
+		t.Errorf("the guest's program ended with %d and sees\n%s\n%s", r.code, r.out, r.err)
+	}
+	if left := names(t, dir+"/meros-*/*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
 
