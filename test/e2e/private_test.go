@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +122,15 @@ func killLibvirtd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for syscall.Kill(pid, 0) == nil && !strings.Contains(stateOf(pid), "Z") {
+		time.Sleep(10 * time.Millisecond)
+	}
+	// Its threads may outlive the first of them for a moment, and its socket with them.
+	for {
+		c, err := net.Dial("unix", "/run/libvirt/libvirt-sock")
+		if err != nil {
+			return
+		}
+		_ = c.Close()
 		time.Sleep(10 * time.Millisecond)
 	}
 }
