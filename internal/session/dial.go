@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -197,13 +198,13 @@ func (d *dialer) portError(ctx context.Context, err error) error {
 // advise adds what helps when it is not known that the guest runs: something else
 // may answer at its address, such as a router that takes every connection.
 func (d *dialer) advise(err error, first ...string) error {
-	for _, words := range first {
+	id := d.target.FullID()
+	lines := append(first, fmt.Sprintf("meros info %s shows whether it runs", id),
+		fmt.Sprintf("if it does, meros console %s gets in without the network", id), fmt.Sprintf("else start it with meros init %s", id))
+	for _, words := range slices.Backward(lines) { // the last that is added is the first that is shown
 		err = hint.Add(err, "%s", words)
 	}
-	id := d.target.FullID()
-	err = hint.Add(err, "meros info %s shows whether it runs", id)
-	err = hint.Add(err, "if it does, meros console %s gets in without the network", id)
-	return hint.Add(err, "else start it with meros init %s", id)
+	return err
 }
 
 func (d *dialer) loginError(ctx context.Context, link *pulse, err error) error {
