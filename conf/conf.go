@@ -1,5 +1,5 @@
-// Package conf holds the families that ship with meros, for a binary that is
-// installed without them.
+// Package conf holds the families that ship with meros and what their kernel is
+// configured by, for a binary that is installed without them.
 package conf
 
 import "embed"
@@ -9,3 +9,8 @@ import "embed"
 //
 //go:embed all:target
 var Families embed.FS
+
+// Kernel are the files below kernel/.
+//
+//go:embed kernel
+var Kernel embed.FS

@@ -72,6 +72,9 @@ func newFamily(e *env, o newOptions) error {
 	if err := family.Lay(e.Paths, conf.Families, "target/"+o.from, o.from, o.name, taken); err != nil {
 		return err
 	}
+	if err := family.LayKernel(e.Paths, conf.Kernel, "kernel"); err != nil {
+		return err
+	}
 	e.Step("laid %s, a copy of %s; next: meros build %s", o.name, o.from, o.name)
 	_, err = fmt.Fprintln(e.Out, e.Paths.Family(o.name))
 	return err

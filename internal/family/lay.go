@@ -121,6 +121,30 @@ func place(paths layout.Paths, name string, files recipeFiles) (err error) {
 	return os.Rename(inside.Family(name), paths.Family(name))
 }
 
+// LayKernel puts what the guests' own kernel is configured by in place, the files below
+// dir of shipped, for families that have it compiled. What is there stays as it is.
+func LayKernel(paths layout.Paths, shipped fs.FS, dir string) (err error) {
+	if _, err := os.Lstat(paths.KernelConf()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	files, err := readRecipe(shipped, dir)
+	if err != nil {
+		return err
+	}
+	staging, err := os.MkdirTemp(paths.Families(), ".new-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
+	inside := layout.Paths{Root: staging, Owner: paths.Owner}
+	for file, content := range files {
+		if err := inside.WriteFile(filepath.Join(inside.KernelConf(), filepath.FromSlash(file)), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return os.Rename(inside.KernelConf(), paths.KernelConf())
+}
+
 // isProgram reports whether the kernel would run a file (execve(2)).
 func isProgram(content []byte) bool {
 	return bytes.HasPrefix(content, []byte("#!")) || bytes.HasPrefix(content, []byte("\x7fELF"))
