@@ -53,7 +53,7 @@ KERNEL_KEPT ?= $(CURDIR)/data/build/test-kernel
 ROUNDS      ?= 3
 
 test-kernel: DEPS = --with-kernel-build
-test-kernel: deps build ## compile the guests' kernel (15 min on two cores, once) and boot Debian and Alpine on it; needs root
+test-kernel: deps build ## compile the guests' kernel (7 min on two cores, once) and boot Debian and Alpine on it; needs root
 	MEROS_E2E=1 MEROS_TEST_KERNEL='$(KERNEL_KEPT)' $(GO) test $(E2E_FLAGS) $(TESTFLAGS) -tags kernel -v -run '^TestKernel$$' ./test/e2e/...
 
 bench-boot: DEPS = --with-kernel-build
