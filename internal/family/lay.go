@@ -95,8 +95,33 @@ func readOthers(paths layout.Paths) (recipeFiles, error) {
 // documents are the folders whose files say what a family takes of the network.
 var documents = []string{"build", "libvirt"}
 
-// place writes the files beside their place, checks them, and renames the folder.
-func place(paths layout.Paths, name string, files recipeFiles) (err error) {
+// place puts a recipe in place as the family name, once it was found to be without fault.
+func place(paths layout.Paths, name string, files recipeFiles) error {
+	at := func(p layout.Paths) string { return p.Family(name) }
+	return putFolder(paths, at, files, func(inside layout.Paths) error {
+		if _, err := Load(inside, name); err != nil {
+			return fmt.Errorf("the new family is faulty: %w", err)
+		}
+		return nil
+	})
+}
+
+// LayKernel puts what the guests' own kernel is configured by in place, the files below
+// dir of shipped, for families that have it compiled. What is there stays as it is.
+func LayKernel(paths layout.Paths, shipped fs.FS, dir string) error {
+	if _, err := os.Lstat(paths.KernelConf()); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	files, err := readRecipe(shipped, dir)
+	if err != nil {
+		return err
+	}
+	return putFolder(paths, layout.Paths.KernelConf, files, func(layout.Paths) error { return nil })
+}
+
+// putFolder writes the files of one folder of a root, which at names, into a root beside
+// it, checks them there, and renames the folder.
+func putFolder(paths layout.Paths, at func(layout.Paths) string, files recipeFiles, check func(inside layout.Paths) error) (err error) {
 	if err := paths.MkdirAll(paths.Families(), 0o755); err != nil {
 		return err
 	}
@@ -111,38 +136,14 @@ func place(paths layout.Paths, name string, files recipeFiles) (err error) {
 		if isProgram(content) {
 			mode = 0o755
 		}
-		if err := inside.WriteFile(filepath.Join(inside.Family(name), filepath.FromSlash(file)), content, mode); err != nil {
+		if err := inside.WriteFile(filepath.Join(at(inside), filepath.FromSlash(file)), content, mode); err != nil {
 			return err
 		}
 	}
-	if _, err := Load(inside, name); err != nil {
-		return fmt.Errorf("the new family is faulty: %w", err)
-	}
-	return os.Rename(inside.Family(name), paths.Family(name))
-}
-
-// LayKernel puts what the guests' own kernel is configured by in place, the files below
-// dir of shipped, for families that have it compiled. What is there stays as it is.
-func LayKernel(paths layout.Paths, shipped fs.FS, dir string) (err error) {
-	if _, err := os.Lstat(paths.KernelConf()); !errors.Is(err, fs.ErrNotExist) {
+	if err := check(inside); err != nil {
 		return err
 	}
-	files, err := readRecipe(shipped, dir)
-	if err != nil {
-		return err
-	}
-	staging, err := os.MkdirTemp(paths.Families(), ".new-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(staging)) }()
-	inside := layout.Paths{Root: staging, Owner: paths.Owner}
-	for file, content := range files {
-		if err := inside.WriteFile(filepath.Join(inside.KernelConf(), filepath.FromSlash(file)), content, 0o644); err != nil {
-			return err
-		}
-	}
-	return os.Rename(inside.KernelConf(), paths.KernelConf())
+	return os.Rename(at(inside), at(paths))
 }
 
 // isProgram reports whether the kernel would run a file (execve(2)).
