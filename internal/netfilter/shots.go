@@ -3,6 +3,7 @@ package netfilter
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -203,7 +204,9 @@ func (p *planner) raw(a Port) {
 	p.sequence = l.sequence
 }
 
-// OrderOf puts together what a target's probe is to send.
+// OrderOf puts together what a target's probe is to send. Frames under a neighbour's
+// MAC come last: where they get through, the bridge takes the sender for that neighbour
+// and keeps from it what would show the other holes.
 func OrderOf(planned []*Planned, target string) prober.Order {
 	var o prober.Order
 	for _, s := range planned {
@@ -215,5 +218,14 @@ func OrderOf(planned []*Planned, target string) prober.Order {
 			o.Shots = append(o.Shots, s.Shot)
 		}
 	}
+	slices.SortStableFunc(o.Frames, func(a, b prober.Raw) int { return claims(a) - claims(b) })
 	return o
+}
+
+// claims is 1 for a frame under the MAC of a neighbour, else 0.
+func claims(f prober.Raw) int {
+	if source := net.HardwareAddr(f.Frame[6:12]).String(); source != f.MAC && source != nobodysMAC {
+		return 1
+	}
+	return 0
 }
