@@ -67,6 +67,10 @@ func (p Paths) CurrentKernel() string { return p.join("data", "images", "bzImage
 // ImageRecord says what a target's image was made of.
 func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images", fullID+".json") }
 
+// Placing is there while a target's image and kernel are put in place: they may not
+// belong together. A build takes it away once they do.
+func (p Paths) Placing(fullID string) string { return p.ImageRecord(fullID) + ".placing" }
+
 // Mirrors remembers which mirrors the host's apt is set to.
 func (p Paths) Mirrors() string { return p.join("data", "build", "cache", "mirrors.json") }
 

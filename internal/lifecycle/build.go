@@ -186,17 +186,22 @@ func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, b
 
 // ready checks before the long work what would only fail behind it.
 func (w *work) ready() error {
-	used, err := image.InUse(w.Paths.Image(w.t.FullID()))
-	if err != nil {
+	if err := w.unused(); err != nil {
 		return err
-	}
-	if used {
-		return hint.Add(errors.New("its image is in use by a running guest"), "meros shutdown %s", w.t.FullID())
 	}
 	if err := sandbox.CheckUser(); err != nil {
 		return err
 	}
 	return image.CheckTools()
+}
+
+// unused makes sure that no guest has the image open.
+func (w *work) unused() error {
+	used, err := image.InUse(w.Paths.Image(w.t.FullID()))
+	if err == nil && used {
+		err = hint.Add(errors.New("its image is in use by a running guest"), "meros shutdown %s", w.t.FullID())
+	}
+	return err
 }
 
 func (w *work) run(ctx context.Context) error {

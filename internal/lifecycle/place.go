@@ -45,7 +45,7 @@ func ReadImageRecord(paths layout.Paths, fullID string) (ImageRecord, error) {
 // upToDate reports whether the image in place is the one that would be built.
 func (w *work) upToDate() bool {
 	record, err := ReadImageRecord(w.Paths, w.t.FullID())
-	if err != nil || record.Key != string(w.key) {
+	if err != nil || record.Key != string(w.key) || exists(w.Paths.Placing(w.t.FullID())) {
 		return false
 	}
 	files := []string{w.Paths.Image(w.t.FullID())}
@@ -111,17 +111,27 @@ func (w *work) removePartials() error {
 }
 
 // place renames the new files to their names: kernel and initrd first, so that
-// an image never waits for a kernel that is not there.
+// an image never waits for a kernel that is not there. Who dies on the way leaves
+// the mark that says so.
 func (w *work) place(layers []store.Layer) error {
 	id := w.t.FullID()
+	if err := w.settle(w.Paths.Image(id) + partial); err != nil {
+		return err
+	}
+	if err := w.unused(); err != nil { // a guest may have been started since ready asked
+		return err
+	}
+	if err := w.Paths.WriteFile(w.Paths.Placing(id), nil, 0o644); err != nil {
+		return err
+	}
 	record := ImageRecord{Key: string(w.key), Built: time.Now().UTC().Truncate(time.Second), Distro: w.t.Distro, Release: w.t.Release, Kernel: w.t.Kernel}
 	if err := w.placeKernels(layers, &record); err != nil {
 		return err
 	}
-	if err := w.placeFile(w.Paths.Image(id)); err != nil {
+	if err := os.Rename(w.Paths.Image(id)+partial, w.Paths.Image(id)); err != nil {
 		return err
 	}
-	return writeRecord(w.Paths, id, record)
+	return errors.Join(writeRecord(w.Paths, id, record), os.Remove(w.Paths.Placing(id)))
 }
 
 func removeAll(files ...string) error {
@@ -158,24 +168,15 @@ func (w *work) placeKernel(layers []store.Layer) (string, error) {
 	return "", fmt.Errorf("no stage brought a kernel although kernel=%q", w.t.Kernel)
 }
 
-func (w *work) placeFile(path string) error {
-	f, err := os.Open(path + partial)
+// settle makes an image ready to be renamed.
+func (w *work) settle(file string) error {
+	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	// A rename may reach the disk before the data does (rename(2) says nothing of
 	// it): after a power cut the old image must be there, or the whole new one.
-	err = f.Sync()
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
 	// It holds the guest's host key. libvirt gives it to its own user while the
 	// guest runs.
-	if err := os.Chmod(path+partial, 0o600); err != nil {
-		return err
-	}
-	if err := w.Paths.Owner.Give(path + partial); err != nil {
-		return err
-	}
-	return os.Rename(path+partial, path)
+	return errors.Join(f.Sync(), f.Chmod(0o600), f.Close(), w.Paths.Owner.Give(file))
 }

@@ -225,6 +225,10 @@ func foreign(kind, name string, theirs, ours virt.Owner, state string) error {
 // qemu user gets to it.
 func (g Guests) checkFiles(t *family.Target, doc virt.Document) error {
 	var faults []error
+	if exists(g.Paths.Placing(t.FullID())) {
+		faults = append(faults, hint.Add(fmt.Errorf("%s: a build ended while it put image and kernel in place: they may not belong together", t.FullID()),
+			"meros build %s %s", t.Family, t.Name))
+	}
 	told := map[string]bool{} // closed folders
 	for _, file := range doc.Files {
 		if file == g.Paths.Overlay(t.FullID()) {

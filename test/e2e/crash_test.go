@@ -14,9 +14,9 @@ import (
 // killRounds is how often testKilledBuilds kills a build.
 const killRounds = 30
 
-// testKilledBuilds kills builds at random moments; now and then the power goes too.
-// Whatever was under way, the last good image stays, nothing is left mounted, and
-// the next build works.
+// testKilledBuilds kills builds at random moments, every fifth one from nothing and
+// with a power cut. Whatever was under way, the last good image stays, nothing is left
+// mounted, and the next build works.
 func testKilledBuilds(t *testing.T, root string) {
 	before := lookAtHost(t)
 	image := filepath.Join(root, "data/images", box+".qcow2")
@@ -25,23 +25,13 @@ func testKilledBuilds(t *testing.T, root string) {
 	for i := range killRounds {
 		good := identity(t, image)
 		write(t, root, hook, fmt.Sprintf("#!/bin/sh\necho %d >/opt/round\n", i), 0o755)
-		cmd, _, _ := call{root: root, args: []string{"build", "mos_demo"}}.command()
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+		args, within := []string{"build", "mos_demo"}, 4*time.Second
+		fromNothing := i%5 == 0
+		if fromNothing {
+			args, within = append(args, "--no-cache"), 24*time.Second
 		}
-		done := make(chan error, 1)
-		go func() { done <- cmd.Wait() }()
-		delay := time.Duration(rand.IntN(4000)) * time.Millisecond
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("build %d: %v", i, err)
-			}
-			continue // it was faster
-		case <-time.After(delay):
-		}
-		_ = cmd.Process.Kill()
-		<-done
+		delay := rand.N(within)
+		killAfter(t, call{root: root, args: args}, delay)
 		// The kernel ends the sandbox's processes on its own, in its own time.
 		for range 50 {
 			if len(lookAtHost(t).processes) == len(before.processes) {
@@ -50,20 +40,43 @@ func testKilledBuilds(t *testing.T, root string) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		wantHost(t, before)
-		if now := identity(t, image); now != good {
-			t.Logf("killed after %s, the new image was in place already", delay)
-		}
-		if i%5 == 0 {
+		if fromNothing {
 			cutPower(t, root)
+		}
+		if now := identity(t, image); now != good || fromNothing {
+			t.Logf("%v killed after %s; a new image was in place already: %v", args, delay, now != good)
 			checkImage(t, image)
 		}
-		if r := meros(t, root, "build", "mos_demo", "--plan"); r.code != 0 {
+		if fromNothing {
+			mustRun(t, root, "build", "mos_demo")
+			checkImage(t, image)
+		} else if r := meros(t, root, "build", "mos_demo", "--plan"); r.code != 0 {
 			t.Errorf("after a kill at %s: %s", delay, r.err)
 		}
 	}
 	mustRun(t, root, "build", "mos_demo")
 	checkImage(t, image)
 	wantNothingHalfMade(t, root)
+}
+
+// killAfter kills a call of meros after a time, unless it is done by then.
+func killAfter(t *testing.T, c call, delay time.Duration) {
+	t.Helper()
+	cmd, _, errs := c.command()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Errorf("%v: %v: %s", c.args, err, errs)
+		}
+	case <-time.After(delay):
+		_ = cmd.Process.Kill()
+		<-done
+	}
 }
 
 // cutPower does to the store what a power cut may: layers that were never known to
