@@ -45,7 +45,9 @@ func (c *Conn) files(ctx context.Context, grace time.Duration) (client *sftp.Cli
 	if _, ok := client.HasExtension(limitsOfOpenSSH); ok {
 		for _, set := range []sftp.ClientOption{sftp.MaxPacketUnchecked(largePacketSize), sftp.MaxConcurrentRequestsPerFile(largePacketsPerFile)} {
 			if err := set(client); err != nil {
-				return nil, nil, errors.Join(err, client.Close())
+				err = errors.Join(err, client.Close())
+				end()
+				return nil, nil, err
 			}
 		}
 	}
@@ -53,7 +55,8 @@ func (c *Conn) files(ctx context.Context, grace time.Duration) (client *sftp.Cli
 }
 
 // startSFTP starts an SFTP server in the guest. When ctx ends, the connection is
-// closed after grace. Call end.
+// closed after grace, and at once when the server owes an answer for too long. Call
+// end.
 func (c *Conn) startSFTP(ctx context.Context, grace time.Duration) (on *Conn, w io.WriteCloser, r io.Reader, end func(), err error) {
 	closeWith := func(c *Conn) (stop func() bool) {
 		return context.AfterFunc(ctx, func() {
@@ -78,7 +81,10 @@ func (c *Conn) startSFTP(ctx context.Context, grace time.Duration) (on *Conn, w 
 		unwatch()
 		unwatch = closeWith(on)
 	}
-	return on, w, r, func() { unwatch(); endSession() }, nil
+	e := &exchange{}
+	watched, unwatched := context.WithCancel(ctx)
+	go e.watch(watched, on.pulse)
+	return on, askedTo{w, e}, answeredBy{r, e}, func() { unwatched(); unwatch(); endSession() }, nil
 }
 
 // homeDir returns a folder of the guest that a person names as a path from the

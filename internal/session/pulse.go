@@ -71,15 +71,14 @@ func (p *pulse) watch(client *ssh.Client) {
 			}()
 		}
 		if quiet >= deadTicks {
-			p.giveUp(p.every * deadTicks)
+			p.giveUp(fmt.Sprintf("nothing came from the guest for %s", p.every*deadTicks))
 		}
 	}
 }
 
 // giveUp closes the network connection itself: what is above it may be stuck in
 // a write to it.
-func (p *pulse) giveUp(after time.Duration) {
-	why := fmt.Sprintf("nothing came from the guest for %s", after)
+func (p *pulse) giveUp(why string) {
 	p.dead.Store(&why)
 	_ = p.Conn.Close()
 }

@@ -1,0 +1,97 @@
+package session
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pkg/sftp"
+	"golang.org/x/crypto/ssh"
+)
+
+// A guest's file that is a pipe by the time it is opened is opened for ever.
+func TestPullFromASilentServer(t *testing.T) {
+	never := make(chan struct{})
+	defer close(never)
+	g := lying(t, &liar{
+		list: only(lie{"there", 0o644, 7}, lie{"pipe", 0o644, 7}),
+		content: func(file string) (io.ReaderAt, error) {
+			if strings.HasSuffix(file, "pipe") {
+				<-never
+			}
+			return strings.NewReader("content"), nil
+		},
+	})
+	d, err := newDialer(g.paths, g.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.every = 20 * time.Millisecond
+	c, err := d.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	within(t, 10*time.Second, "noticing", func() {
+		_, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{})
+		if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "has not answered for 480ms") {
+			t.Errorf("error %v, want a lost connection", err)
+		}
+	})
+	if _, err := os.Stat(g.paths.Shared(c.fullID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("something was put in place: %v", err)
+	}
+}
+
+// A server that owes nothing may be silent for as long as it likes.
+func TestIdleSFTPIsNotGivenUp(t *testing.T) {
+	g := newGuest(t, func(g *guest) {
+		g.sftp = func(ch ssh.Channel) { _ = sftp.NewRequestServer(ch, sftp.InMemHandler()).Serve() }
+	})
+	d, err := newDialer(g.paths, g.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.every = 5 * time.Millisecond
+	c, err := d.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	client, stop, err := c.files(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	time.Sleep(4 * silentTicks * d.every)
+	if _, err := client.ReadDir("/"); err != nil {
+		t.Errorf("after a pause: %v", c.fault(err))
+	}
+}
+
+func TestPacketsAreCountedHoweverTheyAreCut(t *testing.T) {
+	var all []byte
+	for _, size := range []uint32{1, 0, 300, 5} {
+		all = append(binary.BigEndian.AppendUint32(all, size), bytes.Repeat([]byte{0xff}, int(size))...)
+	}
+	for _, step := range []int{1, 3, 4, 7, len(all)} {
+		var p packets
+		for at := 0; at < len(all); at += step {
+			p.pass(all[at:min(at+step, len(all))])
+		}
+		if p.begun.Load() != 4 || p.ended.Load() != 4 {
+			t.Errorf("by %d bytes: %d packets begun, %d ended, want 4", step, p.begun.Load(), p.ended.Load())
+		}
+	}
+	var half packets
+	half.pass([]byte{0xff, 0xff, 0xff, 0xff, 1, 2})
+	if half.begun.Load() != 1 || half.ended.Load() != 0 {
+		t.Errorf("a packet that goes on: %d begun, %d ended", half.begun.Load(), half.ended.Load())
+	}
+}
