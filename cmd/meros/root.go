@@ -90,6 +90,18 @@ func countArgs(cmd *cobra.Command) {
 	}
 }
 
+// behindTarget calls do with a call's target and the command line for the guest. Flags
+// may stand before and after the target; those behind belong to the guest's command.
+func behindTarget(cmd *cobra.Command, args []string, do func(fullID string, argv []string) error) error {
+	if err := cmd.Flags().Parse(args[1:]); err != nil {
+		return wrongFlag(cmd, err)
+	}
+	if help, err := cmd.Flags().GetBool("help"); err == nil && help {
+		return cmd.Help()
+	}
+	return do(args[0], cmd.Flags().Args())
+}
+
 // wrongFlag words the faults of flags. A word before the flag that is no command
 // is the greater fault.
 func wrongFlag(cmd *cobra.Command, err error) error {

@@ -56,15 +56,10 @@ connection was lost.
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeTargets(e),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			// Flags may stand before and after the target; the program's are its own.
-			if err := cmd.Flags().Parse(args[1:]); err != nil {
-				return wrongFlag(cmd, err)
-			}
-			if help, err := cmd.Flags().GetBool("help"); err == nil && help {
-				return cmd.Help()
-			}
-			o.fullID, o.argv = args[0], cmd.Flags().Args()
-			return runProgram(cmd.Context(), e, o)
+			return behindTarget(cmd, args, func(fullID string, argv []string) error {
+				o.fullID, o.argv = fullID, argv
+				return runProgram(cmd.Context(), e, o)
+			})
 		},
 	}
 	flags := cmd.Flags()

@@ -238,17 +238,9 @@ func TestDeadLink(t *testing.T) {
 		go leak(far, near, &cut)
 		leak(near, far, &cut)
 	})
-	d, err := newDialer(g.paths, g.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.every = 20 * time.Millisecond
-	c, err := d.dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	time.Sleep(15 * d.every) // quiet, but alive: it answers when asked
+	const every = 20 * time.Millisecond
+	c := g.dialTicking(every)
+	time.Sleep(15 * every) // quiet, but alive: it answers when asked
 	if err := Exec(t.Context(), c, quiet(), []string{"true"}, ExecOptions{}); err != nil {
 		t.Fatalf("a quiet link: %v", err)
 	}

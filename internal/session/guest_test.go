@@ -262,7 +262,18 @@ func pass(pid int, events <-chan event) {
 // dial opens a connection to the guest.
 func (g *guest) dial() *Conn {
 	g.t.Helper()
-	c, err := Dial(g.t.Context(), g.paths, g.target)
+	return g.dialTicking(tick)
+}
+
+// dialTicking is dial with another measure of patience.
+func (g *guest) dialTicking(every time.Duration) *Conn {
+	g.t.Helper()
+	d, err := newDialer(g.paths, g.target)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	d.every = every
+	c, err := d.dial(g.t.Context())
 	if err != nil {
 		g.t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 
 	"meros/internal/family"
 	"meros/internal/layout"
@@ -99,17 +98,7 @@ func TestMasterServesMany(t *testing.T) {
 	g.mu.Unlock()
 	want(t, "logins", logins, 1)
 	c := m.dial(t)
-	tree := filepath.Join(t.TempDir(), "tree")
-	makeTree(t, tree)
-	if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(g.paths.Shared("mos_demo-box"), "tree"), pulledMode)); d != "" {
-		t.Errorf("pulled (-want +got):\n%s", d)
-	}
+	wantRoundTrip(t, c, g.paths)
 	for _, file := range names(t, m.run) {
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s is open to others: %v, %v", file, info.Mode(), err)

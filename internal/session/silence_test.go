@@ -28,16 +28,7 @@ func TestPullFromASilentServer(t *testing.T) {
 			return strings.NewReader("content"), nil
 		},
 	})
-	d, err := newDialer(g.paths, g.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.every = 20 * time.Millisecond
-	c, err := d.dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := g.dialTicking(20 * time.Millisecond)
 	within(t, 10*time.Second, "noticing", func() {
 		_, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{})
 		if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "has not answered for 480ms") {
@@ -54,22 +45,14 @@ func TestIdleSFTPIsNotGivenUp(t *testing.T) {
 	g := newGuest(t, func(g *guest) {
 		g.sftp = func(ch ssh.Channel) { _ = sftp.NewRequestServer(ch, sftp.InMemHandler()).Serve() }
 	})
-	d, err := newDialer(g.paths, g.target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.every = 5 * time.Millisecond
-	c, err := d.dial(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	const every = 5 * time.Millisecond
+	c := g.dialTicking(every)
 	client, stop, err := c.files(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stop()
-	time.Sleep(4 * silentTicks * d.every)
+	time.Sleep(4 * silentTicks * every)
 	if _, err := client.ReadDir("/"); err != nil {
 		t.Errorf("after a pause: %v", c.fault(err))
 	}

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 
 	"meros/internal/family"
 	"meros/internal/layout"
@@ -156,17 +155,7 @@ func TestOpenSSH(t *testing.T) {
 	out, _, _ = status(t, c, nil, append([]string{"printf", `%s\0`}, nasty...)...)
 	want(t, "arguments", out, strings.Join(nasty, "\x00")+"\x00")
 
-	tree := filepath.Join(t.TempDir(), "tree")
-	makeTree(t, tree)
-	if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Pull(t.Context(), c, s.paths, quiet(), PullOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(s.paths.Shared("mos_demo-box"), "tree"), pulledMode)); d != "" {
-		t.Errorf("pulled (-want +got):\n%s", d)
-	}
+	wantRoundTrip(t, c, s.paths)
 }
 
 func TestOpenSSHSignal(t *testing.T) {

@@ -18,8 +18,25 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"meros/internal/layout"
 	"meros/internal/ui"
 )
+
+// wantRoundTrip pushes a tree and pulls it again.
+func wantRoundTrip(t *testing.T, c *Conn, paths layout.Paths) {
+	t.Helper()
+	tree := filepath.Join(t.TempDir(), "tree")
+	makeTree(t, tree)
+	if _, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Pull(t.Context(), c, paths, quiet(), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, filepath.Join(paths.Shared(c.fullID), "tree"), pulledMode)); d != "" {
+		t.Errorf("pulled (-want +got):\n%s", d)
+	}
+}
 
 // makeTree makes files, folders and links of all kinds that may be copied.
 func makeTree(t *testing.T, dir string) {
