@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-
 	"meros/internal/family"
 	"meros/internal/layout"
 	"meros/internal/ui"

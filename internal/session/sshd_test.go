@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-
 	"meros/internal/family"
 	"meros/internal/layout"
 	"meros/internal/proc"
