@@ -19,6 +19,7 @@ import (
 	"meros/internal/layout"
 	"meros/internal/proc"
 	"meros/internal/ui"
+	"meros/internal/ui/uitest"
 )
 
 // asTarget runs OpenSSH's server in a mount namespace where the user of a target
@@ -170,7 +171,7 @@ func TestOpenSSHSignal(t *testing.T) {
 func TestOpenSSHTerminal(t *testing.T) {
 	s := startSSHD(t, "/bin/bash")
 	c := s.dial(t)
-	_, tty := openPTY(t)
+	_, tty := uitest.OpenPTY(t, 100, 30)
 	var out bytes.Buffer
 	env := map[string]string{"TERM": "xterm-test", "LC_TIME": "C.UTF-8"}
 	err := Exec(t.Context(), c, &ui.Streams{In: tty, Out: &out, Err: &out},
@@ -190,7 +191,7 @@ func TestOpenSSHTerminal(t *testing.T) {
 func TestOpenSSHJobs(t *testing.T) {
 	s := startSSHD(t, "/bin/bash")
 	c := s.dial(t)
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	screen := seen(master)
 	ended := make(chan error, 1)
 	go func() {

@@ -18,50 +18,11 @@ import (
 
 	"meros/internal/proc"
 	"meros/internal/ui"
+	"meros/internal/ui/uitest"
 )
 
-// openPTY returns the two ends of a terminal of 100 columns and 30 rows.
-func openPTY(t *testing.T) (master, tty *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no terminals here: %v", err)
-	}
-	t.Cleanup(func() { _ = master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tty.Close() })
-	resize(t, master, 100, 30)
-	return master, tty
-}
-
-func resize(t *testing.T, master *os.File, width, height uint16) {
-	t.Helper()
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func termios(t *testing.T, tty *os.File) unix.Termios {
-	t.Helper()
-	m, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return *m
-}
-
 func isRaw(t *testing.T, tty *os.File) bool {
-	return termios(t, tty).Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) == 0
+	return uitest.Termios(t, tty).Lflag&(unix.ICANON|unix.ECHO|unix.ISIG) == 0
 }
 
 type ptyRequest struct {
@@ -123,8 +84,8 @@ func seen(master *os.File) func() string {
 func terminalSession(t *testing.T, end func(master *os.File, screen func() string, cancel func())) error {
 	t.Helper()
 	c := newGuest(t, func(g *guest) { g.shell = echoShell }).dial()
-	master, tty := openPTY(t)
-	before, screen := termios(t, tty), seen(master)
+	master, tty := uitest.OpenPTY(t, 100, 30)
+	before, screen := uitest.Termios(t, tty), seen(master)
 	env := map[string]string{"TERM": "xterm-test", "LANG": "de_DE.UTF-8", "HOME": "/x"}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -140,7 +101,7 @@ func terminalSession(t *testing.T, end func(master *os.File, screen func() strin
 	end(master, screen, cancel)
 	select {
 	case err := <-result:
-		want(t, "terminal afterwards", termios(t, tty), before)
+		want(t, "terminal afterwards", uitest.Termios(t, tty), before)
 		return err
 	case <-time.After(10 * time.Second):
 		t.Fatal("the session does not end")
@@ -157,7 +118,7 @@ func TestTerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		resize(t, master, 120, 40)
+		uitest.Resize(t, master, 120, 40)
 		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
 			t.Fatal(err)
 		}
@@ -194,8 +155,8 @@ func TestTerminalLeftByEscape(t *testing.T) {
 }
 
 func TestTerminalAfterPanic(t *testing.T) {
-	_, tty := openPTY(t)
-	before := termios(t, tty)
+	_, tty := uitest.OpenPTY(t, 100, 30)
+	before := uitest.Termios(t, tty)
 	for name, body := range map[string]func() error{
 		"body":      func() error { panic("x") },
 		"goroutine": func() error { defer ui.Guard(); panic("x") },
@@ -216,7 +177,7 @@ func TestTerminalAfterPanic(t *testing.T) {
 			}()
 			_ = ui.Raw(tty, body)
 		}()
-		want(t, name+": terminal afterwards", termios(t, tty), before)
+		want(t, name+": terminal afterwards", uitest.Termios(t, tty), before)
 	}
 }
 
@@ -239,13 +200,13 @@ func TestTerminalAfterPanicElsewhere(t *testing.T) {
 				_ = ui.Raw(os.Stdin, func() error { start(); select {} })
 				return
 			}
-			_, tty := openPTY(t)
-			before := termios(t, tty)
+			_, tty := uitest.OpenPTY(t, 100, 30)
+			before := uitest.Termios(t, tty)
 			says, err := child(t, proc.Cmd{Stdin: tty})
 			if err == nil || !strings.Contains(says, "panic") || !strings.Contains(says, "terminal_test.go") {
 				t.Errorf("it ended with %v: %s", err, says)
 			}
-			want(t, "terminal afterwards", termios(t, tty), before)
+			want(t, "terminal afterwards", uitest.Termios(t, tty), before)
 		})
 	}
 }
@@ -286,8 +247,8 @@ func TestTerminalWhenTheOutputIsClosed(t *testing.T) {
 		}
 		return
 	}
-	_, tty := openPTY(t)
-	before := termios(t, tty)
+	_, tty := uitest.OpenPTY(t, 100, 30)
+	before := uitest.Termios(t, tty)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -297,12 +258,12 @@ func TestTerminalWhenTheOutputIsClosed(t *testing.T) {
 	if err != nil {
 		t.Errorf("it ended with %v: %s", err, says)
 	}
-	want(t, "terminal afterwards", termios(t, tty), before)
+	want(t, "terminal afterwards", uitest.Termios(t, tty), before)
 }
 
 // What is told while a terminal is raw begins at its left.
 func TestWarningOnARawTerminal(t *testing.T) {
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	screen, s := seen(master), &ui.Streams{Err: tty}
 	_ = ui.Raw(tty, func() error { s.Warn("x"); return nil })
 	eventually(t, "a line that goes back", func() bool { return strings.Contains(screen(), "warning: x\r\n") })
@@ -310,12 +271,12 @@ func TestWarningOnARawTerminal(t *testing.T) {
 
 // A terminal that changes its size before the shell has started is followed.
 func TestTerminalResizedEarly(t *testing.T) {
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	screen := seen(master)
 	c := newGuest(t, func(g *guest) {
 		g.shell = echoShell
 		g.starting = func() {
-			resize(t, master, 90, 20)
+			uitest.Resize(t, master, 90, 20)
 			_ = syscall.Kill(os.Getpid(), syscall.SIGWINCH)
 		}
 	}).dial()

@@ -20,6 +20,7 @@ import (
 
 	"meros/internal/layout"
 	"meros/internal/ui"
+	"meros/internal/ui/uitest"
 )
 
 // wantRoundTrip pushes a tree and pulls it again.
@@ -862,7 +863,7 @@ func TestProgressOnlyOnTerminal(t *testing.T) {
 	p.moved(50)
 	p.end()
 	want(t, "output", b.String(), "")
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	screen := seen(master)
 	p = showProgress(&ui.Streams{Err: tty}, "pulling x", 100)
 	p.moved(50)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"meros/internal/ui/uitest"
 )
 
 const box = "mos_demo-box"
@@ -247,12 +249,12 @@ func testFiles(t *testing.T, root string) {
 }
 
 func testConnect(t *testing.T, root string) {
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	cmd, _, _ := call{root: root, args: []string{"connect", box}, env: []string{"TERM=xterm"}}.command()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = controllingTTY
-	settings := terminalSettings(t, tty)
-	setSize(t, master, 33, 111)
+	settings := uitest.Termios(t, tty)
+	uitest.Resize(t, master, 111, 33)
 	seen := &lockedBuffer{}
 	go seen.follow(master)
 	if err := cmd.Start(); err != nil {
@@ -263,7 +265,7 @@ func testConnect(t *testing.T, root string) {
 	typeLine(t, master, "stty size; echo term=$TERM")
 	seen.await(t, "33 111")
 	seen.await(t, "term=xterm")
-	setSize(t, master, 44, 122)
+	uitest.Resize(t, master, 122, 44)
 	typeLine(t, master, "sleep 1; stty size")
 	seen.await(t, "44 122")
 	typeLine(t, master, "exit 9")
@@ -271,7 +273,7 @@ func testConnect(t *testing.T, root string) {
 	if code := cmd.ProcessState.ExitCode(); code != 9 {
 		t.Errorf("connect ended with %d, want the shell's 9\n%s", code, seen)
 	}
-	if now := terminalSettings(t, tty); now != settings {
+	if now := uitest.Termios(t, tty); now != settings {
 		t.Error("the terminal is not as it was before")
 	}
 }

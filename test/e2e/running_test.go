@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"meros/internal/virt/virttest"
+
+	"meros/internal/ui/uitest"
 )
 
 const (
@@ -40,9 +42,8 @@ func TestConsoleOnATerminal(t *testing.T) {
 	wantFailure(t, meros(t, root, "console", tinyFamily+"-nothing"), 5)
 	mustRun(t, root, "init", tinyFamily, "--accel", "tcg")
 	for _, leave := range []string{"\x1d", "q"} {
-		master, tty := openPTY(t)
-		setSize(t, tty, 33, 101)
-		was := terminalSettings(t, tty)
+		master, tty := uitest.OpenPTY(t, 101, 33)
+		was := uitest.Termios(t, tty)
 		cmd, _, _ := call{root: root, args: []string{"console", tiny}, attr: controllingTTY}.command()
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 		if err := cmd.Start(); err != nil {
@@ -62,7 +63,7 @@ func TestConsoleOnATerminal(t *testing.T) {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("left by %q: %v\n%s", leave, err, shown)
 		}
-		if now := terminalSettings(t, tty); now != was {
+		if now := uitest.Termios(t, tty); now != was {
 			t.Errorf("left by %q: the terminal is not as it was", leave)
 		}
 	}
@@ -74,7 +75,7 @@ func TestConsoleOnATerminal(t *testing.T) {
 // testConsoleShell logs in on the console of a real guest, from a terminal that is
 // resized meanwhile.
 func testConsoleShell(t *testing.T, root string) {
-	master, tty := openPTY(t)
+	master, tty := uitest.OpenPTY(t, 100, 30)
 	cmd, _, _ := call{root: root, args: []string{"console", box}, attr: controllingTTY}.command()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	shown := &lockedBuffer{}
