@@ -42,6 +42,26 @@ func measured(dir string, argv ...string) (cost, error) {
 	return c, err
 }
 
+// and is the cost of two things one after the other.
+func (c cost) and(next cost) cost {
+	return cost{
+		wall: c.wall + next.wall, cpu: c.cpu + next.cpu,
+		peakRSS: max(c.peakRSS, next.peakRSS), written: c.written + next.written,
+	}
+}
+
+// inTurn runs commands one after the other.
+func inTurn(dir string, commands [][]string) (all cost, err error) {
+	for _, argv := range commands {
+		c, err := measured(dir, argv...)
+		if err != nil {
+			return all, err
+		}
+		all = all.and(c)
+	}
+	return all, nil
+}
+
 // run returns an error that ends in the program's last words.
 func run(dir string, argv ...string) (*os.ProcessState, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	_ "embed"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -43,6 +44,9 @@ var ways = []way{
 	{"mmdebstrap, directory", false, bareMmdebstrap},
 	{"cp -a of it", false, copyTree},
 	{"meros packs it", false, pack},
+	{"mke2fs -d of it, qemu-img convert", false, packByConverting},
+	{"loop device, cp -a of it, qemu-img convert", true, packByMounting},
+	{"virt-make-fs of it", true, packByAppliance},
 	{"meros, cold", false, merosCold},
 	{"meros, nothing changed", false, merosAgain},
 	{"meros, one file changed", false, merosFile},
@@ -76,6 +80,44 @@ func pack(x bench) (cost, error) {
 	o := image.Options{Name: "bench", FreeMB: 200, UUIDs: image.UUIDsOf("bench"), Epoch: 1}
 	err := image.Pack(ctx, proc.Host{}, x.path("tree"), x.path("tree.qcow2"), o)
 	return cost{wall: time.Since(started)}, err
+}
+
+// packByConverting is how a file system becomes a qcow2 image without knowing the
+// format: by a raw image that is read and written once more.
+func packByConverting(x bench) (cost, error) {
+	raw := x.path("converted.raw")
+	return inTurn(x.dir, [][]string{
+		{"truncate", "--size=1G", raw},
+		{"mke2fs", "-q", "-t", "ext4", "-d", x.path("tree"), raw},
+		{"qemu-img", "convert", "-O", "qcow2", raw, x.path("converted.qcow2")},
+	})
+}
+
+// packByMounting is the way of tools that fill a disk as a running system would.
+func packByMounting(x bench) (cost, error) {
+	raw, at := x.path("mounted.raw"), x.path("mounted")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		return cost{}, err
+	}
+	filled, err := inTurn(x.dir, [][]string{
+		{"truncate", "--size=1G", raw},
+		{"mke2fs", "-q", "-t", "ext4", raw},
+		{"mount", "-o", "loop", raw, at},
+	})
+	if err != nil {
+		return cost{}, err
+	}
+	copied, err := measured(x.dir, "cp", "-a", x.path("tree")+"/.", at)
+	unmounted, err2 := measured(x.dir, "umount", at)
+	if err := errors.Join(err, err2); err != nil {
+		return cost{}, err
+	}
+	converted, err := measured(x.dir, "qemu-img", "convert", "-O", "qcow2", raw, x.path("mounted.qcow2"))
+	return filled.and(copied).and(unmounted).and(converted), err
+}
+
+func packByAppliance(x bench) (cost, error) {
+	return x.virtMakeFS(x.path("tree"), x.path("appliance.qcow2"))
 }
 
 func merosCold(x bench) (cost, error) {
@@ -138,9 +180,19 @@ func mkosi(x bench) (cost, error) {
 		"--format=gpt_ext4", "--output="+x.path("mkosi.raw"), "--package="+strings.Join(packages, ","), "build")
 }
 
-// guestfs boots its appliance with the kernel of the tree that mmdebstrap made:
-// the host's own may not be readable, or not be there.
 func guestfs(x bench) (cost, error) {
+	tree := x.path("debootstrap")
+	first, err := measured(x.dir, "debootstrap", "--variant=minbase", "--include="+strings.Join(packages, ","), release, tree, x.mirror)
+	if err != nil {
+		return cost{}, err
+	}
+	second, err := x.virtMakeFS(tree, x.path("guestfs.qcow2"))
+	return first.and(second), err
+}
+
+// virtMakeFS boots its appliance with the kernel of the tree that mmdebstrap made:
+// the host's own may not be readable, or not be there.
+func (x bench) virtMakeFS(tree, out string) (cost, error) {
 	kernels, err := filepath.Glob(x.path("tree/boot/vmlinuz-*"))
 	if err != nil || len(kernels) == 0 {
 		return cost{}, fmt.Errorf("no kernel in %s: %w", x.path("tree"), err)
@@ -154,16 +206,7 @@ func guestfs(x bench) (cost, error) {
 		"env", "SUPERMIN_KERNEL=" + kernels[0], "SUPERMIN_MODULES=" + modules,
 		"LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg", "LIBGUESTFS_CACHEDIR=" + x.dir, "TMPDIR=" + x.dir,
 	}
-	tree := x.path("debootstrap")
-	first, err := measured(x.dir, "debootstrap", "--variant=minbase", "--include="+strings.Join(packages, ","), release, tree, x.mirror)
-	if err != nil {
-		return cost{}, err
-	}
-	second, err := measured(x.dir, append(env, "virt-make-fs", "--type=ext4", "--partition=gpt", "--format=qcow2", "--size=+200M", tree, x.path("guestfs.qcow2"))...)
-	return cost{
-		wall: first.wall + second.wall, cpu: first.cpu + second.cpu,
-		peakRSS: max(first.peakRSS, second.peakRSS), written: first.written + second.written,
-	}, err
+	return measured(x.dir, append(env, "virt-make-fs", "--type=ext4", "--partition=gpt", "--format=qcow2", "--size=+200M", tree, out)...)
 }
 
 //go:embed testdata/vmdb2.yaml
