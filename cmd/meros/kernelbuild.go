@@ -21,10 +21,13 @@ and data/images/bzImage points to it. An unchanged source and configuration is n
 built again; a build that was broken off goes on where it was. Needs no root.
 
 Where the network does not reach kernel.org, --source distro takes the source
-that this host's distribution packages.
+that this host's distribution packages. --tag takes another tag of the repository
+that kernel.conf names, if one of the signers that it names has signed it, or if
+--commit says what it points to.
 `,
 		Example: `  meros kernel-build
   meros kernel-build --source distro
+  meros kernel-build --tag v6.1.160
   meros kernel-build --source ~/linux-6.1.159.tar.xz --with desktop`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -34,8 +37,8 @@ that this host's distribution packages.
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.Source, "source", "", "where the source comes from: distro, a folder, a tarball, or the URL of a tarball or git repository (default: kernel.conf's)")
-	flags.StringVar(&o.SHA256, "sha256", "", "sum of a tarball")
-	flags.StringVar(&o.Tag, "tag", "", "tag of a git repository (default: kernel.conf's)")
+	flags.StringVar(&o.SHA256, "sha256", "", "sum of the tarball that --source names")
+	flags.StringVar(&o.Tag, "tag", "", "tag of the git repository that --source names, else of kernel.conf's (default: kernel.conf's)")
 	flags.StringVar(&o.Commit, "commit", "", "commit that the tag must point to, where no signature tells")
 	flags.StringSliceVar(&o.With, "with", nil, "fragments of conf/kernel/ beside those of kernel.conf")
 	flags.StringVar(&o.Arch, "arch", "", "architecture: x86_64 or arm64 (default: the host's)")
@@ -48,6 +51,9 @@ that this host's distribution packages.
 func kernelBuild(ctx context.Context, e *env, o kernel.Options) error {
 	if o.Jobs < 0 {
 		return usage(errors.New("--jobs takes a number above 0"))
+	}
+	if err := o.Check(); err != nil {
+		return usage(err)
 	}
 	if err := e.resolve(); err != nil {
 		return err

@@ -19,13 +19,17 @@ import (
 )
 
 // pinned gets the source that kernel.conf names: by git where the tag can be
-// verified, else as a tarball with a sum.
-func (b Builder) pinned(ctx context.Context, c Conf) (Tree, error) {
+// verified, else as a tarball with a sum. A tag or commit of the call's is looked
+// for in the same repository, and only there: the tarball is of kernel.conf's tag.
+func (b Builder) pinned(ctx context.Context, c Conf, q Request) (Tree, error) {
 	var t Tree
 	var err error
-	switch {
-	case c.Git != "" && (c.Commit != "" || b.hasKey(ctx, c.Signers)) && installed("git"):
-		t, err = b.git(ctx, repo{url: c.Git, tag: c.Tag, commit: c.Commit, signers: c.Signers})
+	asked := q.Tag != "" || q.Commit != ""
+	switch r := c.repo(c.Git, q); {
+	case asked && c.Git == "":
+		return t, hint.Add(errors.New("kernel.conf names no git repository that could have the tag"), "name one with --source")
+	case asked, c.Git != "" && (r.commit != "" || b.hasKey(ctx, c.Signers)) && installed("git"):
+		t, err = b.git(ctx, r)
 	case c.Tarball != "":
 		b.Step("none of the keys that sign kernels is in your keyring: taking the tarball with the pinned sum")
 		t, err = b.remoteTarball(ctx, c.Tarball, c.SHA256)
@@ -54,6 +58,16 @@ func (b Builder) hasKey(ctx context.Context, signers []string) bool {
 type repo struct {
 	url, tag, commit string
 	signers          []string
+}
+
+// repo is the tag that a request means of the repository at url. What kernel.conf
+// pins holds for its own tag of its own repository.
+func (c Conf) repo(url string, q Request) repo {
+	r := repo{url: url, tag: firstOf(q.Tag, c.Tag), commit: q.Commit, signers: c.Signers}
+	if r.commit == "" && url == c.Git && r.tag == c.Tag {
+		r.commit = c.Commit
+	}
+	return r
 }
 
 // git fetches one tag, nothing before it, and verifies it.
@@ -208,6 +222,9 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 	if want == "" {
 		return Tree{}, hint.Add(fmt.Errorf("%s cannot be verified: its sum is not known", url), "give it with --sha256")
 	}
+	if !shaForm.MatchString(want) {
+		return Tree{}, noSum(want)
+	}
 	dir := b.dir("src", want[:16])
 	if _, err := os.Stat(dir); err == nil {
 		return Tree{Dir: dir, ID: "sha256-" + want, Origin: fmt.Sprintf("%s (sha256 %s)", url, want)}, nil
@@ -224,7 +241,7 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 // its path; one that is there already is checked and taken.
 func (b Builder) Download(ctx context.Context, url, want string) (string, error) {
 	if !shaForm.MatchString(want) {
-		return "", fmt.Errorf("%q is no sha256: want 64 hexadecimal digits", want)
+		return "", noSum(want)
 	}
 	file := b.dir("download", want[:16]+"-"+filepath.Base(url))
 	if sum, err := sumOf(ctx, file); err == nil && sum == want {
@@ -245,6 +262,10 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 		return "", errors.Join(err, os.RemoveAll(file+".partial"))
 	}
 	return file, errors.Join(b.Paths.Owner.Give(file+".partial"), os.Rename(file+".partial", file))
+}
+
+func noSum(s string) error {
+	return fmt.Errorf("%q is no sha256: want 64 hexadecimal digits in lower case", s)
 }
 
 // save writes what url gives to file, and returns its sha256.

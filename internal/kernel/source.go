@@ -21,8 +21,51 @@ import (
 type Request struct {
 	Source string // "": kernel.conf's; Distro; the URL of a git repository or a tarball; a folder or tarball of this host
 	SHA256 string // of a tarball
-	Tag    string // of a git repository; "": kernel.conf's
+	Tag    string // of a git repository, which is kernel.conf's where Source is ""; "": kernel.conf's tag
 	Commit string // what the tag must point to
+}
+
+// Check finds what a call says beside Source that Source has no use for.
+func (q Request) Check() error {
+	kind := q.kind()
+	switch {
+	case q.SHA256 != "" && kind != aTarball:
+		return hint.Add(fmt.Errorf("--sha256 is the sum of a tarball, and the source is %s", kind),
+			"add --source with the tarball's file or URL, or leave --sha256 away")
+	case q.SHA256 != "" && !shaForm.MatchString(q.SHA256):
+		return fmt.Errorf("--sha256: %w", noSum(q.SHA256))
+	case (q.Tag != "" || q.Commit != "") && kind != ofConf && kind != aRepository:
+		return hint.Add(fmt.Errorf("--tag and --commit are of a git repository, and the source is %s", kind),
+			"give --source the repository's URL; without --source it is kernel.conf's")
+	}
+	return nil
+}
+
+// What a Source may be, for people.
+const (
+	ofConf      = "what kernel.conf pins"
+	ofDistro    = "a package of this host's distribution"
+	aTarball    = "a tarball"
+	aRepository = "a git repository"
+	aFolder     = "a folder"
+)
+
+func (q Request) kind() string {
+	isURL, packed := urlForm.MatchString(q.Source), tarballForm.MatchString(q.Source)
+	switch {
+	case q.Source == "":
+		return ofConf
+	case q.Source == Distro:
+		return ofDistro
+	case isURL && packed:
+		return aTarball
+	case isURL:
+		return aRepository
+	}
+	if info, err := os.Stat(q.Source); err == nil && info.IsDir() {
+		return aFolder
+	}
+	return aTarball
 }
 
 // Distro is the Request for the source that the host's distribution packages.
@@ -47,25 +90,24 @@ func (b Builder) tree(ctx context.Context, c Conf, q Request) (Tree, error) {
 }
 
 func (b Builder) find(ctx context.Context, c Conf, q Request) (Tree, error) {
-	switch {
-	case q.Source == "":
-		return b.pinned(ctx, c)
-	case q.Source == Distro:
+	switch kind := q.kind(); {
+	case kind == ofConf:
+		return b.pinned(ctx, c, q)
+	case kind == ofDistro:
 		return b.distro(ctx)
-	case urlForm.MatchString(q.Source) && tarballForm.MatchString(q.Source):
-		return b.remoteTarball(ctx, q.Source, firstOf(q.SHA256, pinOf(c, q.Source)))
+	case kind == aRepository:
+		return b.git(ctx, c.repo(q.Source, q))
 	case urlForm.MatchString(q.Source):
-		return b.git(ctx, repo{url: q.Source, tag: firstOf(q.Tag, c.Tag), commit: q.Commit, signers: c.Signers})
+		return b.remoteTarball(ctx, q.Source, firstOf(q.SHA256, pinOf(c, q.Source)))
 	}
 	path, err := filepath.Abs(q.Source)
 	if err != nil {
 		return Tree{}, err
 	}
-	info, err := os.Stat(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return Tree{}, hint.Add(fmt.Errorf("the kernel's source: %w", err), "--source takes %q, a folder, a tarball, or the URL of a tarball or a git repository", Distro)
 	}
-	if info.IsDir() {
+	if q.kind() == aFolder {
 		return folder(path)
 	}
 	return b.tarball(ctx, path, q.SHA256, path)

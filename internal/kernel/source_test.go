@@ -160,6 +160,53 @@ func TestGitTag(t *testing.T) {
 	}
 }
 
+// Without a source, a tag is one of kernel.conf's repository, and the pin there is
+// of its own tag only.
+func TestTagOfConf(t *testing.T) {
+	b := newBench(t)
+	url, commit := b.repository()
+	conf := filepath.Join(b.root, "conf/kernel/kernel.conf")
+	b.write(conf, "version = 6.9\nfragments = base\ngit = "+url+"\ntag = v6.9\ncommit = "+strings.Repeat("9", 40)+"\n")
+	b.wantError(kernel.Options{Request: kernel.Request{Tag: "v6.1"}}, "cannot be verified", "--commit "+commit)
+	b.write(conf, "version = 6.1\nfragments = base\ngit = "+url+"\ntag = v6.1\ncommit = "+strings.Repeat("9", 40)+"\n")
+	b.wantError(kernel.Options{Request: kernel.Request{Tag: "v6.1"}}, "points to commit "+commit)
+	b.wantError(kernel.Options{Request: kernel.Request{Source: url}}, "points to commit "+commit)
+	b.write(conf, "version = 6.1\nfragments = base\n")
+	b.wantError(kernel.Options{Request: kernel.Request{Tag: "v6.1"}}, "kernel.conf names no git repository", "--source")
+	b.write(conf, "version = 6.9\nfragments = base\ngit = "+url+"\ntag = v6.9\ncommit = "+strings.Repeat("9", 40)+"\n")
+	r := b.mustBuild(kernel.Options{Request: kernel.Request{Tag: "v6.1", Commit: commit}})
+	if !strings.Contains(r.Source, url+" tag v6.1, commit "+commit) {
+		t.Errorf("the source is %q", r.Source)
+	}
+}
+
+func TestRequestCheck(t *testing.T) {
+	sum, commit, folder := strings.Repeat("1", 64), strings.Repeat("2", 40), t.TempDir()
+	for _, c := range []struct {
+		q    kernel.Request
+		want string // "": nothing is wrong
+	}{
+		{kernel.Request{}, ""},
+		{kernel.Request{Tag: "v6.1", Commit: commit}, ""},
+		{kernel.Request{Source: "https://example.org/linux.git", Tag: "v6.1"}, ""},
+		{kernel.Request{Source: "https://example.org/linux.tar.xz", SHA256: sum}, ""},
+		{kernel.Request{Source: folder + "/linux.tar", SHA256: sum}, ""},
+		{kernel.Request{SHA256: sum}, "--sha256 is the sum of a tarball, and the source is what kernel.conf pins"},
+		{kernel.Request{Source: "distro", SHA256: sum}, "the source is a package of this host's distribution"},
+		{kernel.Request{Source: folder, SHA256: sum}, "the source is a folder"},
+		{kernel.Request{Source: "https://example.org/linux.git", SHA256: sum}, "the source is a git repository"},
+		{kernel.Request{Source: "https://example.org/linux.tar.xz", SHA256: "11"}, `--sha256: "11" is no sha256`},
+		{kernel.Request{Source: "distro", Tag: "v6.1"}, "--tag and --commit are of a git repository"},
+		{kernel.Request{Source: folder, Commit: commit}, "the source is a folder"},
+		{kernel.Request{Source: "https://example.org/linux.tar.xz", Commit: commit}, "the source is a tarball"},
+	} {
+		err := c.q.Check()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Check of %+v = %v, want %q", c.q, err, c.want)
+		}
+	}
+}
+
 // After a change of the fragments the kernel is built of the same source, known to
 // be the same in the same way.
 func TestEnsureVerifiesAsAsked(t *testing.T) {
