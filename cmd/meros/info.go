@@ -189,7 +189,7 @@ func builtRows(t lifecycle.TargetInfo) [][2]string {
 		{"address", address(t)},
 		{"user", t.User},
 		{"system", strings.TrimSpace(t.Distro + " " + t.Release)},
-		{"kernel", strings.TrimSpace(t.Kernel + " " + t.Version)},
+		{"kernel", kernelRow(t)},
 		{"kernel from", t.Origin},
 		{"image", file},
 		{"size", size},
@@ -197,6 +197,14 @@ func builtRows(t lifecycle.TargetInfo) [][2]string {
 		{"built", built},
 		{"console log", t.Console},
 	}
+}
+
+func kernelRow(t lifecycle.TargetInfo) string {
+	row := strings.TrimSpace(t.Kernel + " " + t.Version)
+	if t.RecipeKernel != "" {
+		row += ", and the recipe says " + t.RecipeKernel + ": meros build takes that one"
+	}
+	return row
 }
 
 // runningRows are what is known of a guest that runs.
@@ -269,6 +277,9 @@ func inShort(t lifecycle.TargetInfo) string {
 	}
 	if t.Image != nil && t.Image.Recipe == lifecycle.RecipeChanged {
 		words = append(words, "image is older than the recipe")
+	}
+	if t.RecipeKernel != "" {
+		words = append(words, "the recipe's kernel is "+t.RecipeKernel)
 	}
 	if t.Image == nil && t.Optional {
 		words = append(words, "optional")

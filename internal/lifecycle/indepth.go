@@ -16,14 +16,17 @@ const (
 )
 
 // againstRecipe says what a target's image is to its recipe, as `build --plan`
-// would. It makes nothing.
+// would with the kernel that the image has: one call's --kernel makes no older
+// image. It makes nothing.
 func (g Guests) againstRecipe(ctx context.Context, t *family.Target) string {
 	record, err := ReadImageRecord(g.Paths, t.FullID())
 	// Without keys there is no image of ours, and planning one would make them.
 	if err != nil || record.Key == "" || !t.Rootfs || !exists(g.Paths.HostKey(t.FullID())) {
 		return RecipeUnknown
 	}
-	w, err := Builder{Streams: g.Streams, Runner: g.Runner, Paths: g.Paths, Getenv: g.Getenv}.newWork(ctx, t)
+	asBuilt := *t
+	asBuilt.Kernel = kernelMode(g.Paths, t)
+	w, err := Builder{Streams: g.Streams, Runner: g.Runner, Paths: g.Paths, Getenv: g.Getenv}.newWork(ctx, &asBuilt)
 	switch {
 	case err != nil:
 		return RecipeUnknown

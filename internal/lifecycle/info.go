@@ -38,21 +38,22 @@ type FamilyInfo struct {
 
 // TargetInfo is a target and its guest.
 type TargetInfo struct {
-	FullID   string     `json:"fullId"`
-	Distro   string     `json:"distro,omitempty"`
-	Release  string     `json:"release,omitempty"`
-	Kernel   string     `json:"kernel,omitempty"`   // distro, source, prebuilt or no
-	Version  string     `json:"version,omitempty"`  // the kernel's
-	Origin   string     `json:"origin,omitempty"`   // where the kernel came from
-	Image    *ImageInfo `json:"image"`              // null when there is none
-	Brought  bool       `json:"brought,omitempty"`  // the user brings the image: meros import
-	Optional bool       `json:"optional,omitempty"` // the family is built and started without it where its mirror cannot be reached
-	State    virt.State `json:"state"`
-	User     string     `json:"user,omitempty"`
-	Address  string     `json:"address,omitempty"`
-	SSHPort  int        `json:"sshPort,omitempty"`
-	Console  string     `json:"console,omitempty"` // the log of its serial console
-	Policy   []string   `json:"policy,omitempty"`  // what the family's policy allows from it and to it
+	FullID       string     `json:"fullId"`
+	Distro       string     `json:"distro,omitempty"`
+	Release      string     `json:"release,omitempty"`
+	Kernel       string     `json:"kernel,omitempty"`       // distro, source, prebuilt or no
+	Version      string     `json:"version,omitempty"`      // the kernel's
+	RecipeKernel string     `json:"recipeKernel,omitempty"` // what the recipe says where the image has another, as by build --kernel
+	Origin       string     `json:"origin,omitempty"`       // where the kernel came from
+	Image        *ImageInfo `json:"image"`                  // null when there is none
+	Brought      bool       `json:"brought,omitempty"`      // the user brings the image: meros import
+	Optional     bool       `json:"optional,omitempty"`     // the family is built and started without it where its mirror cannot be reached
+	State        virt.State `json:"state"`
+	User         string     `json:"user,omitempty"`
+	Address      string     `json:"address,omitempty"`
+	SSHPort      int        `json:"sshPort,omitempty"`
+	Console      string     `json:"console,omitempty"` // the log of its serial console
+	Policy       []string   `json:"policy,omitempty"`  // what the family's policy allows from it and to it
 
 	// Of a guest that runs.
 	Why        string     `json:"why,omitempty"`        // why it is paused or crashed
@@ -72,7 +73,8 @@ type ImageInfo struct {
 	Disk  int64     `json:"disk"`  // bytes of the disk that the guest sees; 0 if it cannot be read
 	Built time.Time `json:"built"`
 
-	// Whether a build would make the same image again: same, changed or unknown.
+	// Whether a build with the same kernel would make the same image again: same,
+	// changed or unknown.
 	Recipe string `json:"recipe"`
 }
 
@@ -214,6 +216,9 @@ func (g Guests) targetInfo(ctx context.Context, f *family.Family, t *family.Targ
 	out := TargetInfo{
 		FullID: id, Distro: t.Distro, Release: t.Release, Kernel: string(kernelMode(g.Paths, t)),
 		Image: g.imageInfo(id), Optional: t.Optional, Brought: t.Imported, State: n.domain(id), User: t.User, Policy: policyOf(f, t),
+	}
+	if out.Kernel != string(t.Kernel) {
+		out.RecipeKernel = string(t.Kernel)
 	}
 	if out.Image != nil {
 		out.Image.Recipe = g.againstRecipe(ctx, t)

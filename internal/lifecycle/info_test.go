@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"meros/internal/family"
 	"meros/internal/image"
 	"meros/internal/proc"
 )
@@ -37,6 +38,47 @@ func TestInfoFormIsDocumented(t *testing.T) {
 	}
 	walk(reflect.TypeFor[Info]())
 	walk(reflect.TypeFor[Event]())
+}
+
+// An image with another kernel than the recipe's, as build --kernel makes it, is not
+// older than the recipe; a build with that kernel would make it again.
+func TestInfoOfAnotherKernel(t *testing.T) {
+	files := pair()
+	files["build/a.xml"] = `<target><build kernel="source" rootfs="yes" distro="alpine" mirror="http://127.0.0.1:1/alpine"/></target>`
+	b := newBench(t, testURI, files)
+	f, err := family.Load(b.Paths, b.family)
+	if err != nil {
+		t.Fatal(err)
+	}
+	packaged := *f.Target("a")
+	packaged.Kernel = family.KernelDistro
+	w, err := Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths}.newWork(t.Context(), &packaged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := packaged.FullID()
+	for _, file := range []string{b.Paths.Image(id), b.Paths.Kernel(id), b.Paths.Initrd(id)} {
+		if err := b.Paths.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(key string, built family.KernelMode, recipe, recipeKernel string) {
+		t.Helper()
+		if err := writeRecord(b.Paths, id, ImageRecord{Key: key, Kernel: built}); err != nil {
+			t.Fatal(err)
+		}
+		info, err := b.Info(t.Context(), b.family)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := info.Families[0].Targets[0]
+		if got.Kernel != string(built) || got.RecipeKernel != recipeKernel || got.Image.Recipe != recipe {
+			t.Errorf("built with %s: kernel %q, of the recipe %q, image %q; want %q, %q", built, got.Kernel, got.RecipeKernel, got.Image.Recipe, recipeKernel, recipe)
+		}
+	}
+	want(string(w.key), family.KernelDistro, RecipeSame, "source")
+	want("older", family.KernelDistro, RecipeChanged, "source")
+	want(string(w.key), family.KernelSource, RecipeChanged, "")
 }
 
 func TestInfoInDepth(t *testing.T) {
