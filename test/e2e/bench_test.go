@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,31 +17,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"meros/internal/virt"
 )
-
-// way is one way to boot: a kernel, and a change of the libvirt document.
-type way struct {
-	name   string
-	kernel string // source or distro
-	edits  []string
-}
-
-// defaultUnits boots mos_demo's image as if early-init were not in it.
-const defaultUnits = "loglevel=6<=>loglevel=6 init=/sbin/init.distrib<"
-
-// ways are compared by TestBenchBoot. The first is what the others are held
-// against. An edit is "old=>new", in box.xml. All boot the same root file system.
-var ways = []way{
-	{"distribution's kernel and initrd, default units", "distro", []string{defaultUnits}},
-	{"meros's kernel, default units", "source", []string{defaultUnits}},
-	{"meros's kernel, early-init", "source", nil},
-	{"… with mitigations=off", "source", []string{"loglevel=6<=>loglevel=6 mitigations=off<"}},
-	{"… with quiet", "source", []string{"loglevel=6<=>quiet<"}},
-	{"… with init_on_alloc=0", "source", []string{"loglevel=6<=>loglevel=6 init_on_alloc=0<"}},
-	{"… on machine pc", "source", []string{`machine="q35"=>machine="pc"`}},
-	{"… on cpu qemu64", "source", []string{`<cpu mode="maximum" />=><cpu mode="custom"><model>qemu64</model></cpu>`}},
-	{"… with 1 processor", "source", []string{"<vcpu>2</vcpu>=><vcpu>1</vcpu>"}},
-}
 
 // bootTime is how long a guest took, in seconds.
 type bootTime struct {
@@ -51,44 +30,56 @@ type bootTime struct {
 
 // TestBenchBoot measures, interleaved, how long a guest takes from the start of
 // its domain to sshd's banner and to a session. MEROS_BENCH_BOOT is the number of
-// rounds.
+// rounds, MEROS_BENCH_ONLY picks ways by their names.
 func TestBenchBoot(t *testing.T) {
 	rounds, _ := strconv.Atoi(os.Getenv("MEROS_BENCH_BOOT"))
 	if rounds < 1 {
 		t.Skip("needs MEROS_BENCH_BOOT, the number of rounds, as make bench-boot sets it")
 	}
 	needKernel(t)
+	ways, noKVM := usable(t, allWays(os.Getenv("MEROS_BENCH_ONLY")))
+	if len(ways) == 0 {
+		t.Fatalf("MEROS_BENCH_ONLY=%q matches no way", os.Getenv("MEROS_BENCH_ONLY"))
+	}
 	root := kernelRoot(t)
 	t.Cleanup(func() { meros(t, root, "shutdown", "--force") })
 	kernelFamily(t, root)
-	mustRun(t, root, "kernel-build", "--source", "distro")
-	keepKernel(t, root)
-	images := bootImages(t, root)
-	chosen := slices.DeleteFunc(slices.Clone(ways), func(w way) bool {
-		only := os.Getenv("MEROS_BENCH_ONLY")
-		return only != "" && !regexp.MustCompile(only).MatchString(w.name)
-	})
+	bootImages(t, root, ways)
 	took := map[string][]bootTime{}
 	for round := range rounds {
-		for _, w := range chosen {
-			b := boot(t, root, images, w)
-			took[w.name] = append(took[w.name], b)
-			t.Logf("round %d: banner %5.1f s, %5.1f s of processors, session %5.1f s  %s", round+1, b.banner, b.cpu, b.session, w.name)
+		for _, w := range ways {
+			if w.accel == string(virt.AccelKVM) && noKVM != nil {
+				continue
+			}
+			b := boot(t, root, w)
+			took[w.name()] = append(took[w.name()], b)
+			t.Logf("round %d: banner %5.1f s, %5.1f s of processors, session %5.1f s  %s", round+1, b.banner, b.cpu, b.session, w.name())
 		}
 	}
-	report(t, chosen, took)
+	report(t, ways, took, noKVM)
 }
 
-// bootImages builds mos_kern's image with each kernel and returns the folder with a
-// folder for each.
-func bootImages(t *testing.T, root string) string {
+// imageOf is the folder of a way's image and kernel.
+func imageOf(root string, w way) string {
+	return filepath.Join(root, "data/bench", w.kernel+w.image)
+}
+
+// bootImages builds what the ways boot, each once; the kernel too, if one needs it.
+func bootImages(t *testing.T, root string, ways []way) {
 	t.Helper()
-	dir := filepath.Join(root, "data/bench")
-	for _, kernel := range []string{"distro", "source"} {
-		mustRun(t, root, "build", "mos_kern", "--kernel", kernel)
-		copyImage(t, filepath.Join(root, "data/images"), filepath.Join(dir, kernel))
+	for _, w := range ways {
+		if _, err := os.Stat(imageOf(root, w)); err == nil {
+			continue
+		}
+		if w.kernel == "source" {
+			mustRun(t, root, "kernel-build", "--source", "distro")
+			keepKernel(t, root)
+		}
+		undo := edited(t, root, "mos_kern/rootfs/common/hooks/10-trim.sh", images[w.image])
+		mustRun(t, root, "build", "mos_kern", "--kernel", w.kernel)
+		undo()
+		copyImage(t, filepath.Join(root, "data/images"), imageOf(root, w))
 	}
-	return dir
 }
 
 func copyImage(t *testing.T, from, to string) {
@@ -114,19 +105,19 @@ func copyImage(t *testing.T, from, to string) {
 var readyAfter = regexp.MustCompile(kern + `: ready after (\S+)`)
 
 // boot boots a fresh copy of the way's image.
-func boot(t *testing.T, root, images string, w way) bootTime {
+func boot(t *testing.T, root string, w way) bootTime {
 	t.Helper()
-	copyImage(t, filepath.Join(images, w.kernel), filepath.Join(root, "data/images"))
-	for _, edit := range w.edits {
-		old, now, _ := strings.Cut(edit, "=>")
-		replaceIn(t, root, "mos_kern/libvirt/box.xml", old, now)
-		defer replaceIn(t, root, "mos_kern/libvirt/box.xml", now, old)
-	}
+	copyImage(t, imageOf(root, w), filepath.Join(root, "data/images"))
+	defer edited(t, root, "mos_kern/libvirt/box.xml", w.edits)()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	banner := make(chan bootTime, 1)
 	go func() { banner <- awaitBanner(ctx) }()
-	r := mustRun(t, root, "init", "mos_kern")
+	args := []string{"init", "mos_kern"}
+	if w.accel != "" {
+		args = append(args, "--accel", w.accel)
+	}
+	r := mustRun(t, root, args...)
 	defer mustRun(t, root, "shutdown", "--force", "mos_kern")
 	found := readyAfter.FindStringSubmatch(r.err)
 	if found == nil {
@@ -196,29 +187,57 @@ func number(s string) float64 {
 	return n
 }
 
-func report(t *testing.T, ways []way, took map[string][]bootTime) {
-	of := func(w way, get func(bootTime) float64) float64 {
+// report logs a table: what each way took, and how many times what the first of all
+// and what its own kind takes that is.
+func report(t *testing.T, ways []way, took map[string][]bootTime, noKVM error) {
+	of := func(name string, get func(bootTime) float64) float64 {
 		var values []float64
-		for _, b := range took[w.name] {
+		for _, b := range took[name] {
 			values = append(values, get(b))
 		}
 		return median(values)
 	}
-	banner := func(b bootTime) float64 { return b.banner }
-	session := func(b bootTime) float64 { return b.session }
-	cpu := func(b bootTime) float64 { return b.cpu }
-	lines := []string{"", "| boot, medians | domain start to banner, s | × | to session, s | × | processor s to banner | × |", "|---|---|---|---|---|---|---|"}
+	lines := []string{
+		"", "| boot, medians | domain start to banner, s | × | × of its kind | to session, s | × | processor s to banner | × |",
+		"|---|---|---|---|---|---|---|---|",
+	}
+	first := ways[0].name()
 	for _, w := range ways {
-		line := "| " + w.name
-		for _, get := range []func(bootTime) float64{banner, session, cpu} {
-			line += fmt.Sprintf(" | %.1f | %.2f", of(w, get), of(w, get)/of(ways[0], get))
+		line := "| " + w.name()
+		if w.factor != "" && took[w.kind] != nil {
+			line = "| … " + w.factor
 		}
+		if w.accel == string(virt.AccelKVM) && noKVM != nil {
+			line += fmt.Sprintf(" (not usable here: %v)", noKVM)
+		}
+		add := func(get func(bootTime) float64, against ...string) {
+			now := of(w.name(), get)
+			line += " | " + cell("%.1f", now)
+			for _, name := range against {
+				line += " | " + cell("%.2f", now/of(name, get))
+			}
+		}
+		add(func(b bootTime) float64 { return b.banner }, first, w.kind)
+		add(func(b bootTime) float64 { return b.session }, first)
+		add(func(b bootTime) float64 { return b.cpu }, first)
 		lines = append(lines, line+" |")
 	}
 	t.Log(strings.Join(lines, "\n"))
 }
 
+// cell is a number of the table, or a dash for what was not measured.
+func cell(form string, n float64) string {
+	if math.IsNaN(n) {
+		return "–"
+	}
+	return fmt.Sprintf(form, n)
+}
+
+// median is not a number where there are no values.
 func median(values []float64) float64 {
+	if len(values) == 0 {
+		return math.NaN()
+	}
 	sorted := slices.SortedFunc(slices.Values(values), cmp.Compare)
 	if n := len(sorted); n%2 == 0 {
 		return (sorted[n/2-1] + sorted[n/2]) / 2
