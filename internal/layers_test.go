@@ -29,6 +29,7 @@ var layers = map[string]string{
 	"mirror":        "stall golang.org/x/sys",
 	"store":         "layout proc golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
+	"ui/uitest":     "golang.org/x/sys",
 	// The model.
 	"family": "hint layout",
 	"graph":  "family layout",
@@ -48,7 +49,7 @@ var layers = map[string]string{
 }
 
 // testOnly is what tests may import on top.
-const testOnly = "proc/proctest virt/virttest session/sessiontest github.com/google/go-cmp github.com/rogpeppe/go-internal"
+const testOnly = "proc/proctest virt/virttest session/sessiontest ui/uitest github.com/google/go-cmp github.com/rogpeppe/go-internal"
 
 func TestLayers(t *testing.T) {
 	for _, dir := range []string{"../internal", "../cmd"} {
