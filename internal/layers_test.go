@@ -28,6 +28,7 @@ var layers = map[string]string{
 	"stall":         "",
 	"mirror":        "stall golang.org/x/sys",
 	"store":         "layout proc golang.org/x/sys",
+	"device":        "hint store golang.org/x/sys",
 	"ui":            "golang.org/x/term github.com/vbauerster/mpb",
 	"ui/uitest":     "golang.org/x/sys",
 	// The model.
@@ -35,8 +36,8 @@ var layers = map[string]string{
 	"graph":  "family layout",
 	"lint":   "family layout",
 	// Engines: one outside tool or protocol each.
-	"rootfs":              "family hint layout mirror proc sandbox stall store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
-	"image":               "family hint layout proc sandbox ui golang.org/x/sys",
+	"rootfs":              "device family hint layout mirror proc sandbox stall store ui golang.org/x/sys github.com/cyphar/filepath-securejoin go.yaml.in/yaml",
+	"image":               "device family hint layout proc sandbox ui golang.org/x/sys",
 	"kernel":              "family hint layout proc sandbox stall store ui golang.org/x/sys",
 	"virt":                "family hint layout proc sandbox ui golang.org/x/sys github.com/digitalocean/go-libvirt github.com/beevik/etree",
 	"virt/virttest":       "",
@@ -44,7 +45,7 @@ var layers = map[string]string{
 	"session":             "family hint layout proc sandbox ui golang.org/x/sys golang.org/x/term golang.org/x/crypto github.com/pkg/sftp github.com/vbauerster/mpb",
 	"session/sessiontest": "proc golang.org/x/crypto github.com/pkg/sftp",
 	// What joins them.
-	"lifecycle": "family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session capture prober golang.org/x/sys",
+	"lifecycle": "device family hint layout proc sandbox store mirror ui rootfs image kernel virt netfilter session capture prober golang.org/x/sys",
 	"cmd/meros": "family hint layout proc prober sandbox store ui rootfs image kernel virt netfilter session graph lifecycle lint github.com/spf13/cobra golang.org/x/term",
 }
 

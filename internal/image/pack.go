@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"meros/internal/device"
 	"meros/internal/hint"
 	"meros/internal/proc"
 )
@@ -20,6 +21,8 @@ type Options struct {
 	UUIDs  UUIDs
 	Epoch  int64 // time of the file system's making, seconds since 1970
 	Latest int64 // files that are younger get this time, seconds since 1970; 0: none do
+
+	Devices []device.Node // what sockets of the tree are in the image
 }
 
 // UUIDs are the identities in an image. Equal ones make equal images.
@@ -85,6 +88,9 @@ func write(ctx context.Context, r proc.Runner, root, out string, g geometry, o O
 		return err
 	}
 	if err := mkfs(ctx, r, root, out, q.dataOffset+partitionStart, g, o); err != nil {
+		return err
+	}
+	if err := setDevices(f, q.dataOffset+partitionStart, o.Devices); err != nil {
 		return err
 	}
 	if err := setTimes(f, q.dataOffset+partitionStart, o.Latest); err != nil {

@@ -75,7 +75,7 @@ func (n *inodes) group(group int64) error {
 	if le.Uint16(d[0x12:])&groupUninit != 0 {
 		return nil
 	}
-	table := (int64(le.Uint32(d[8:])) | int64(le.Uint32(d[0x28:]))<<32) * blockSize
+	table := n.table(group)
 	unused := int64(le.Uint16(d[0x1c:])) | int64(le.Uint16(d[0x32:]))<<16
 	used := (n.perGroup - unused) * inodeSize
 	block := make([]byte, blockSize)
@@ -101,6 +101,13 @@ func (n *inodes) group(group int64) error {
 	return nil
 }
 
+// table is where a group has its inodes, in bytes of the file system.
+func (n *inodes) table(group int64) int64 {
+	le := binary.LittleEndian
+	d := n.descriptors[group*descriptorSize:]
+	return (int64(le.Uint32(d[8:])) | int64(le.Uint32(d[0x28:]))<<32) * blockSize
+}
+
 // Where an inode has its times, each in 32 bits with as many more for nanoseconds
 // and the years after 2038.
 const (
@@ -119,12 +126,21 @@ func (n *inodes) inode(b []byte, number uint32) {
 		le.PutUint32(b[at:], low)
 		le.PutUint32(b[extraAt:], extra)
 	}
+	n.sum(b, number)
+}
+
+// sum writes an inode's checksum.
+func (n *inodes) sum(b []byte, number uint32) {
+	le := binary.LittleEndian
 	le.PutUint16(b[inodeSumLow:], 0)
 	le.PutUint16(b[inodeSumHigh:], 0)
-	var head [8]byte
-	le.PutUint32(head[:], number)
-	copy(head[4:], b[inodeGeneration:inodeGeneration+4])
-	sum := checksum(checksum(n.seed, head[:]), b)
+	sum := checksum(checksum(n.seed, inodeHead(b, number)), b)
 	le.PutUint16(b[inodeSumLow:], uint16(sum))
 	le.PutUint16(b[inodeSumHigh:], uint16(sum>>16))
+}
+
+// inodeHead is what the checksums of an inode, and of a folder's blocks, begin with.
+func inodeHead(b []byte, number uint32) []byte {
+	head := binary.LittleEndian.AppendUint32(nil, number)
+	return append(head, b[inodeGeneration:inodeGeneration+4]...)
 }

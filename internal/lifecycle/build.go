@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"meros/internal/device"
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/image"
@@ -323,7 +324,10 @@ type packArgs struct {
 }
 
 // pack adds what makes the tree this target's, and packs it.
-func pack(ctx context.Context, r proc.Runner, root string, a packArgs) error {
+func pack(ctx context.Context, r proc.Runner, root string, a packArgs) (err error) {
+	if a.Image.Devices, err = device.Take(root); err != nil {
+		return err
+	}
 	if err := rootfs.Finish(ctx, r, root, a.Identity); err != nil {
 		return fmt.Errorf("add the target's identity: %w", err)
 	}

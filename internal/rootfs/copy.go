@@ -11,7 +11,7 @@ import (
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 
-	"meros/internal/hint"
+	"meros/internal/device"
 	"meros/internal/store"
 )
 
@@ -116,30 +116,32 @@ func makeRoom(at, to string) error {
 
 // make creates at as the same kind of file as from, with its content.
 func (c *copier) make(from, at string, st unix.Stat_t) error {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		id := [2]uint64{st.Dev, st.Ino}
-		if first, ok := c.first[id]; ok {
-			return os.Link(first, at)
-		}
-		c.first[id] = at
-		return copyFile(from, at)
-	case unix.S_IFLNK:
+	kind := st.Mode & unix.S_IFMT
+	if kind == unix.S_IFLNK {
 		target, err := os.Readlink(from)
 		if err != nil {
 			return err
 		}
 		return os.Symlink(target, at)
-	default:
-		err := unix.Mknod(at, st.Mode, int(st.Rdev))
-		if errors.Is(err, unix.EPERM) {
-			return hint.Add(fmt.Errorf("%s is a device node: %w", from, err), "only root can make device nodes: build with sudo, or let the guest make it at boot (tmpfiles.d(5))")
-		}
-		if err != nil {
-			return &fs.PathError{Op: "mknod", Path: at, Err: err}
+	}
+	id := [2]uint64{st.Dev, st.Ino}
+	if first, ok := c.first[id]; ok {
+		return os.Link(first, at)
+	}
+	c.first[id] = at
+	switch kind {
+	case unix.S_IFREG:
+		return copyFile(from, at)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		if err := device.Make(at, st); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
 		}
 		return nil
 	}
+	if err := unix.Mknod(at, st.Mode, 0); err != nil {
+		return &fs.PathError{Op: "mknod", Path: at, Err: err}
+	}
+	return nil
 }
 
 func (c *copier) finish(from, at, to string, st unix.Stat_t) error {

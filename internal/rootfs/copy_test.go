@@ -80,6 +80,9 @@ func dress(t *testing.T, from string, old time.Time) {
 	if err := unix.Mknod(filepath.Join(from, "device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Link(filepath.Join(from, "device"), filepath.Join(from, "etc/device-too")); err != nil {
+		t.Fatal(err)
+	}
 	if err := unix.Setxattr(filepath.Join(from, "etc/old"), "security.capability", netRaw, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +144,9 @@ func TestCopyTreeKeepsModesTimesLinksAttributesAndHoles(t *testing.T) {
 	}
 	if st := stat(t, filepath.Join(root, "device")); st.Mode != unix.S_IFCHR|0o600 || st.Rdev != unix.Mkdev(1, 3) {
 		t.Errorf("device has mode %o and number %x", st.Mode, st.Rdev)
+	}
+	if a, b := stat(t, filepath.Join(root, "device")), stat(t, filepath.Join(root, "etc/device-too")); a.Ino != b.Ino {
+		t.Error("two names of one device node became two nodes")
 	}
 	got := make([]byte, 100)
 	if n, err := unix.Getxattr(filepath.Join(root, "etc/old"), "security.capability", got); err != nil || !bytes.Equal(got[:n], netRaw) {

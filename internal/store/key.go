@@ -96,21 +96,22 @@ func hashEntry(path, rel string, links map[[2]uint64]string) (string, error) {
 	case unix.S_IFLNK:
 		to, err := os.Readlink(path)
 		return line + " " + to, err
-	case unix.S_IFREG:
-		if st.Nlink > 1 {
-			id := [2]uint64{st.Dev, st.Ino}
-			if first, ok := links[id]; ok {
-				return line + " hard link to " + first, nil
-			}
-			links[id] = rel
-		}
-		sum, err := hashFile(path)
-		if err != nil {
-			return "", err
-		}
-		return withAttributes(line+" "+sum, path)
 	}
-	return withAttributes(fmt.Sprintf("%s %d", line, st.Rdev), path)
+	if st.Nlink > 1 {
+		id := [2]uint64{st.Dev, st.Ino}
+		if first, ok := links[id]; ok {
+			return line + " hard link to " + first, nil
+		}
+		links[id] = rel
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return withAttributes(fmt.Sprintf("%s %d", line, st.Rdev), path)
+	}
+	sum, err := hashFile(path)
+	if err != nil {
+		return "", err
+	}
+	return withAttributes(line+" "+sum, path)
 }
 
 // withAttributes adds a file's attributes: setcap(8) changes no time.

@@ -148,6 +148,26 @@ func TestTreeKeyChangesWithAllThatIsLaid(t *testing.T) {
 	}
 }
 
+func TestTreeKeyTellsTwoNamesFromTwoFiles(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	for _, name := range []string{first, second} {
+		if err := unix.Mkfifo(name, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(name, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	two := sum(t, dir)
+	if err := errors.Join(os.Remove(second), os.Link(first, second)); err != nil {
+		t.Fatal(err)
+	}
+	if sum(t, dir) == two {
+		t.Error("one pipe of two names has the key of two pipes")
+	}
+}
+
 func TestKeyPiecesDoNotRunTogether(t *testing.T) {
 	a := store.NewKey("s").Add("x", "a", "b").Sum()
 	for name, other := range map[string]store.Key{

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // builder is an account that these tests make and remove again.
@@ -71,6 +73,7 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 		// A capability, a setuid bit and an owner that a hook makes.
 		write(t, root, "mos_demo/rootfs/box/hooks/50-rights", "#!/bin/sh\nset -e\ncp /bin/true /opt/cap\nsetcap cap_net_raw+ep /opt/cap\n"+
 			"cp /bin/true /opt/suid\nchown nobody:tty /opt/suid\nchmod 6755 /opt/suid\n", 0o755)
+		addDevices(t, root)
 		replaceIn(t, root, "mos_demo/build/box.xml", "<packages>less<", "<packages>libcap2-bin procps<")
 		if attr != nil {
 			if err := os.CopyFS(filepath.Join(root, "data/ssh_keys"), os.DirFS(keys)); err != nil {
@@ -111,6 +114,35 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 	wantHost(t, before)
 }
 
+// addDevices lays device nodes in the recipe, and a hook that does with them what hooks
+// do with files.
+func addDevices(t *testing.T, root string) {
+	t.Helper()
+	write(t, root, "mos_demo/rootfs/box/hooks/60-devices", "#!/bin/sh\nset -e\ncd /opt/trace\nmv moved /srv/null\ncp -a dev/null copied\n"+
+		"ln dev/disk linked\nrm removed\nln -sf /dev/null now-link\nchown nobody:tty dev/full\nchmod 0620 dev/full\n", 0o755)
+	dir := filepath.Join(root, "conf/target/mos_demo/rootfs/box/includes.chroot/opt/trace")
+	if err := os.Mkdir(filepath.Join(dir, "dev"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	character, block := uint32(syscall.S_IFCHR|0o666), uint32(syscall.S_IFBLK|0o660)
+	for name, node := range map[string]struct {
+		mode         uint32
+		major, minor uint32
+	}{
+		"dev/null": {character, 1, 3}, "dev/full": {character, 1, 7}, "dev/disk": {block, 259, 1000}, "pair": {block, 259, 1},
+		"moved": {character, 1, 3}, "removed": {character, 1, 3}, "now-link": {block, 8, 0}, "odd\n\xff": {block, 8, 1},
+	} {
+		// mknod(2) obeys umask(2).
+		path := filepath.Join(dir, name)
+		if err := errors.Join(unix.Mknod(path, node.mode, int(unix.Mkdev(node.major, node.minor))), unix.Chmod(path, node.mode&0o7777)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(dir, "pair"), filepath.Join(dir, "dev/pair-too")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNoSubordinateIDs has a user build who was given none.
 func TestNoSubordinateIDs(t *testing.T) {
 	needHost(t)
@@ -137,6 +169,8 @@ func listImage(t *testing.T, image string) []string {
 		{"debugfs", "-R", "rdump / " + tree, at},
 		{"debugfs", "-R", "ea_list /opt/cap", at},
 		{"debugfs", "-R", "stat /opt/suid", at},
+		{"debugfs", "-R", "stat /srv/null", at},
+		{"debugfs", "-R", "stat /opt/trace/dev/pair-too", at},
 		{"sh", "-c", "cd " + tree + " && find . -printf '%p %y %m %U:%G %s %l\n'"},
 	} {
 		part, err := exec.Command(argv[0], argv[1:]...).Output()
@@ -148,9 +182,9 @@ func listImage(t *testing.T, image string) []string {
 	// Of debugfs's words on a file, times and places are each image's own.
 	lines := slices.DeleteFunc(strings.Split(string(out), "\n"), func(l string) bool { return !strings.HasPrefix(l, "./") })
 	slices.Sort(lines)
-	for _, want := range []string{"security.capability", "Mode:  06755", "User: 65534   Group:     5"} {
+	for _, want := range []string{"security.capability", "Mode:  06755", "User: 65534   Group:     5", "Type: character special", "number: 01:03", "Type: block special", "Links: 2"} {
 		if !strings.Contains(string(out), want) {
-			t.Errorf("what a hook gave is lost: %s", want)
+			t.Errorf("what the recipe or a hook gave is lost: %s", want)
 		}
 	}
 	// Keys and what is made of them differ from root to root, in size too.
