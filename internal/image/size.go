@@ -38,13 +38,21 @@ type content struct {
 }
 
 // measure adds up a tree as mke2fs will write it. Files with several names
-// count once; holes count nothing.
+// count once; holes count nothing. How much a folder takes up where the tree lies
+// has no say: it may be large of names that are gone, or small of those in layers below.
 func measure(root string) (content, error) {
 	var c content
 	seen := map[[2]uint64]bool{}
+	folders := map[string]*names{}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if in := folders[filepath.Dir(path)]; in != nil {
+			in.add(d.Name())
+		}
+		if d.IsDir() {
+			folders[path] = newNames()
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
@@ -61,14 +69,30 @@ func measure(root string) (content, error) {
 		c.blocks += blocksOf(st)
 		return nil
 	})
+	for _, f := range folders {
+		c.blocks += f.blocks + f.blocks/64 // and the extents of a torn one
+	}
 	return c, err
 }
 
+// names are those in a folder, of which mke2fs fills one block after the other
+// (ext4's disk layout, "linear directories").
+type names struct{ blocks, left int64 }
+
+// newNames is a folder of "." and "..", of 12 bytes each.
+func newNames() *names { return &names{1, blockSize - dirTailSize - 24} }
+
+func (n *names) add(name string) {
+	size := ceil(entryName+int64(len(name)), 4) * 4
+	if n.left < size {
+		n.blocks, n.left = n.blocks+1, blockSize-dirTailSize
+	}
+	n.left -= size
+}
+
+// blocksOf is what a file takes up; a folder's blocks are counted by its names.
 func blocksOf(st unix.Stat_t) int64 {
 	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		// Its own file system says how much its names take; an overlay says 4096.
-		return max(1, ceil(st.Size, blockSize)) + st.Size/(256<<10)
 	case unix.S_IFLNK:
 		if st.Size < 60 {
 			return 0 // kept in the inode

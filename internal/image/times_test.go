@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -74,6 +75,34 @@ func TestPackOfEqualTreesIsTheSame(t *testing.T) {
 			}
 		}
 		t.Errorf("two images of equal trees have %d and %d bytes", len(first), len(second))
+	}
+}
+
+// A folder keeps the size that it had when it was full.
+func TestPackAfterNamesAreGoneIsTheSame(t *testing.T) {
+	needTools(t)
+	mtime := time.Unix(1_600_000_000, 0)
+	o := image.Options{Name: "t", FreeMB: 10, UUIDs: image.UUIDsOf("t"), Epoch: 1}
+	var images [2][]byte
+	for i := range images {
+		root := t.TempDir()
+		for k := range 5000 * i {
+			write(t, filepath.Join(root, fmt.Sprintf("%s-%d", strings.Repeat("n", 200), k)), "")
+		}
+		gone, err := filepath.Glob(filepath.Join(root, "*"))
+		for _, path := range gone {
+			err = errors.Join(err, os.Remove(path))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(root, mtime, mtime); err != nil {
+			t.Fatal(err)
+		}
+		images[i] = pack(t, root, o)
+	}
+	if !bytes.Equal(images[0], images[1]) {
+		t.Errorf("two images of one empty tree have %d and %d bytes, or differ", len(images[0]), len(images[1]))
 	}
 }
 

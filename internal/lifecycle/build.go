@@ -383,5 +383,5 @@ const (
 	// build's result must not depend on the clock. 1 January 2020, UTC.
 	imageEpoch = 1577836800
 	// imageFormat changes when meros packs differently, so that images are renewed.
-	imageFormat = "4"
+	imageFormat = "5"
 )
