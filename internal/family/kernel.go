@@ -1,6 +1,9 @@
 package family
 
-import "regexp"
+import (
+	"regexp"
+	"strings"
+)
 
 // Prebuilt is a kernel that somebody else has built. All fields are "" where the
 // recipe names none.
@@ -11,16 +14,22 @@ type Prebuilt struct {
 	InitrdURL, InitrdSHA256 string // "" where the kernel needs none, or is a package
 }
 
-// PackagedKernel reports whether the kernel comes out of a package of the target's
-// distribution, and so out of its rootfs.
+// PackagedKernel reports whether the kernel comes out of a package that is laid into
+// the target's rootfs with its modules.
 func (t *Target) PackagedKernel() bool {
-	return t.Kernel == KernelDistro || t.Kernel == KernelPrebuilt && t.Prebuilt.Package != ""
+	return t.Kernel == KernelDistro || t.Kernel == KernelPrebuilt && (t.Prebuilt.Package != "" || t.KernelDeb())
+}
+
+// KernelDeb reports whether that package is a .deb of no suite. Without a rootfs of
+// Debian's kind only the kernel is taken out of one.
+func (t *Target) KernelDeb() bool {
+	return t.Kernel == KernelPrebuilt && strings.HasSuffix(t.Prebuilt.URL, ".deb") && t.Rootfs && t.Distro != distroAlpine
 }
 
 // OwnKernel reports whether the kernel lies beside the image without being of the
 // rootfs: built by meros, or downloaded.
 func (t *Target) OwnKernel() bool {
-	return t.Kernel == KernelSource || t.Kernel == KernelPrebuilt && t.Prebuilt.Package == ""
+	return t.Kernel == KernelSource || t.Kernel == KernelPrebuilt && !t.PackagedKernel()
 }
 
 var sumForm = regexp.MustCompile(`^[0-9a-f]{64}$`)

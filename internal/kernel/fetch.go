@@ -237,13 +237,18 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 	return t, errors.Join(err, os.Remove(file))
 }
 
+// Kept is where Download keeps the file of a url and a sha256.
+func (b Builder) Kept(url, sum string) string {
+	return b.dir("download", sum[:16]+"-"+filepath.Base(url))
+}
+
 // Download gets a file whose sha256 is known into the build folder and returns
 // its path; one that is there already is checked and taken.
 func (b Builder) Download(ctx context.Context, url, want string) (string, error) {
 	if !shaForm.MatchString(want) {
 		return "", noSum(want)
 	}
-	file := b.dir("download", want[:16]+"-"+filepath.Base(url))
+	file := b.Kept(url, want)
 	if sum, err := sumOf(ctx, file); err == nil && sum == want {
 		return file, nil
 	}

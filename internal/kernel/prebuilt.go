@@ -13,11 +13,12 @@ import (
 
 	"meros/internal/hint"
 	"meros/internal/proc"
+	"meros/internal/tarball"
 )
 
 // Prebuilt gets a kernel that somebody else has built: the file at url, or the
-// one kernel inside of it when it is a .deb, which is unpacked and not installed.
-// Both are kept by their sum. It returns the kernel's file and, where the file
+// one kernel inside of it when it is a .deb for a target that has no use for the
+// modules: see family.KernelDeb. Both are kept by their sum. It returns the kernel's file and, where the file
 // tells it, its version. alone: the target has no initrd.
 func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (file, version string, err error) {
 	if file, err = b.Download(ctx, url, sum); err != nil {
@@ -45,8 +46,8 @@ func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (
 		if err != nil {
 			return "", err
 		}
-		if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"dpkg-deb", "--extract", deb, part}}); err != nil {
-			return "", errors.Join(wordy(fmt.Errorf("unpack: %w", err)), os.RemoveAll(part))
+		if err := b.unpackDeb(ctx, deb, part); err != nil {
+			return "", errors.Join(wordy(err), os.RemoveAll(part))
 		}
 		if err := errors.Join(b.giveTree(part), os.Rename(part, dir)); err != nil {
 			return "", err
@@ -62,11 +63,20 @@ func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (
 	switch needs := needsModules(dir); {
 	case needs && alone:
 		return "", hint.Add(errors.New("its kernel keeps the drivers of disks or file systems in modules, which it would need an initrd for, and only the kernel is taken out of the .deb"),
-			"<kernel package=\"…\" /> takes a package of the suite with its modules and makes an initrd, kernel=\"distro\" does so with the suite's own; or name an initrd with initrd= and initrd_sha256=")
+			"a rootfs of Debian's kind that meros builds gets the modules and an initrd too; for Alpine, kernel=\"distro\" does so with its own; or name an initrd with initrd= and initrd_sha256=")
 	case needs:
 		b.Warn("%s: its kernel keeps drivers in modules, and only the kernel is taken out of the .deb: what the guest needs has to be in the image or the initrd already", filepath.Base(deb))
 	}
 	return found[0], nil
+}
+
+func (b Builder) unpackDeb(ctx context.Context, deb, dir string) error {
+	f, err := os.Open(deb)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return tarball.Kernel(ctx, b.Runner, proc.Cmd{Argv: []string{"dpkg-deb"}}, f, dir)
 }
 
 // needsModules reports whether a package's kernel cannot mount an ext4 root on a

@@ -127,9 +127,11 @@ func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 
 func (b Builder) rootfsOptions(t *family.Target) rootfs.Options {
 	epoch, _ := b.epoch() // newWork says what is wrong with it
-	return rootfs.Options{
+	o := rootfs.Options{
 		Mirrors: b.Paths.Mirrors(), Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
 	}
+	b.kernelFiles(t, &o)
+	return o
 }
 
 // openStore returns the store of the caller's layers.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 
@@ -13,6 +12,7 @@ import (
 	"meros/internal/hint"
 	"meros/internal/kernel"
 	"meros/internal/layout"
+	"meros/internal/rootfs"
 	"meros/internal/store"
 )
 
@@ -41,19 +41,23 @@ func kernelArch(t *family.Target) string {
 	return word
 }
 
-// ownKernels gets the kernels of those targets that have one, before the long
-// work, by full id. One that cannot be had carries the reason: it is no reason to
+// ownKernels gets the kernels of those targets that have one, or a .deb with one,
+// before the long work, by full id. One that cannot be had carries the reason: it is no reason to
 // leave the other targets unbuilt.
 func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
 	kernels := map[string]ownKernel{}
 	source := builtKernel{Builder: b}
 	for _, t := range targets {
-		if !t.OwnKernel() {
-			continue
-		}
-		get := b.prebuiltKernel
-		if t.Kernel == family.KernelSource {
+		var get func(context.Context, *family.Target) (ownKernel, error)
+		switch {
+		case t.Kernel == family.KernelSource:
 			get = source.of
+		case t.OwnKernel():
+			get = b.prebuiltKernel
+		case t.KernelDeb():
+			get = b.kernelDeb
+		default:
+			continue
 		}
 		k, err := get(ctx, t)
 		if ctx.Err() != nil {
@@ -113,6 +117,27 @@ func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKerne
 	return k, err
 }
 
+// kernelDeb gets what a stage of the target's will unpack.
+func (b Builder) kernelDeb(ctx context.Context, t *family.Target) (ownKernel, error) {
+	p := t.Prebuilt
+	_, err := b.kernelBuilder().Download(ctx, p.URL, p.SHA256)
+	if err == nil && p.InitrdURL != "" {
+		_, err = b.kernelBuilder().Download(ctx, p.InitrdURL, p.InitrdSHA256)
+	}
+	return ownKernel{}, err
+}
+
+// kernelFiles says to a plan where that will be.
+func (b Builder) kernelFiles(t *family.Target, o *rootfs.Options) {
+	p := t.Prebuilt
+	if t.KernelDeb() {
+		o.KernelDeb = b.kernelBuilder().Kept(p.URL, p.SHA256)
+	}
+	if t.KernelDeb() && p.InitrdURL != "" {
+		o.KernelInitrd = b.kernelBuilder().Kept(p.InitrdURL, p.InitrdSHA256)
+	}
+}
+
 func prebuiltSum(t *family.Target) string { return t.Prebuilt.SHA256 + t.Prebuilt.InitrdSHA256 }
 
 // placeKernels puts the kernel that the recipe wants beside the image, takes away
@@ -122,16 +147,22 @@ func (w *work) placeKernels(layers []store.Layer, record *ImageRecord) error {
 	own, isOwn := w.kernels[id]
 	switch {
 	case w.t.PackagedKernel():
-		version, err := w.placeKernel(layers)
-		record.KernelVersion, record.KernelOrigin = version, "package of "+w.t.Distro
-		if w.t.Kernel == family.KernelPrebuilt {
-			record.KernelOrigin = fmt.Sprintf("package %s of %s, unpacked", w.t.Prebuilt.Package, w.t.Distro)
-		}
-		return err
+		record.KernelOrigin = packageOrigin(w.t)
+		return w.placeKernel(layers, record)
 	case isOwn:
 		return w.placeOwnKernel(id, own, record)
 	}
 	return removeAll(w.Paths.Kernel(id), w.Paths.Initrd(id))
+}
+
+func packageOrigin(t *family.Target) string {
+	switch p := t.Prebuilt; {
+	case t.KernelDeb():
+		return fmt.Sprintf("%s (sha256 %s), unpacked", p.URL, p.SHA256)
+	case t.Kernel == family.KernelPrebuilt:
+		return fmt.Sprintf("package %s of %s, unpacked", p.Package, t.Distro)
+	}
+	return "package of " + t.Distro
 }
 
 func (b Builder) placeOwnKernel(id string, k ownKernel, record *ImageRecord) error {
@@ -142,11 +173,7 @@ func (b Builder) placeOwnKernel(id string, k ownKernel, record *ImageRecord) err
 		return err
 	}
 	for to, from := range files {
-		content, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		if err := b.Paths.WriteFile(to, content, 0o644); err != nil {
+		if err := b.copyIn(from, to); err != nil {
 			return err
 		}
 	}

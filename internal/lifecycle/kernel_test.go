@@ -149,6 +149,34 @@ func TestOfflineFetchesNoKernel(t *testing.T) {
 	}
 }
 
+// A .deb that is unpacked in the middle of a build is got, and verified, before it.
+func TestKernelDebIsGotFirst(t *testing.T) {
+	b, targets, said := kernelBench(t)
+	deb := *targets[1]
+	deb.Rootfs, deb.Prebuilt.URL, deb.Prebuilt.SHA256 = true, "file:///nonesuch/k.deb", strings.Repeat("1", 64)
+	if !deb.KernelDeb() || !deb.PackagedKernel() || deb.OwnKernel() {
+		t.Fatalf("%+v is taken for no .deb", deb.Prebuilt)
+	}
+	err := b.Build(t.Context(), &family.Family{Name: "mos_a"}, []*family.Target{&deb}, BuildOptions{})
+	if err == nil || !strings.Contains(err.Error(), "build mos_a-pre: ") || !strings.Contains(err.Error(), "/nonesuch/k.deb: no such file") || strings.Contains(said.String(), "bootstrapping") {
+		t.Errorf("Build = %v, says %s", err, said)
+	}
+	deb.Prebuilt.InitrdURL, deb.Prebuilt.InitrdSHA256 = "http://a/initrd", strings.Repeat("2", 64)
+	if o := b.rootfsOptions(&deb); !strings.HasSuffix(o.KernelDeb, "/download/"+strings.Repeat("1", 16)+"-k.deb") || !strings.HasSuffix(o.KernelInitrd, "/download/"+strings.Repeat("2", 16)+"-initrd") {
+		t.Errorf("the plan is told of %+v", o)
+	}
+	for _, other := range []func(*family.Target){
+		func(x *family.Target) { x.Distro = "alpine" },
+		func(x *family.Target) { x.Rootfs = false },
+		func(x *family.Target) { x.Prebuilt.URL = "http://a/vmlinuz" },
+	} {
+		x := deb
+		if other(&x); x.KernelDeb() || x.PackagedKernel() || !x.OwnKernel() {
+			t.Errorf("the kernel of %+v is taken for a package's", x)
+		}
+	}
+}
+
 func TestPlanTellsOfKernels(t *testing.T) {
 	b, targets, said := kernelBench(t)
 	plan := func(want ...string) {

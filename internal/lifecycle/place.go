@@ -29,6 +29,7 @@ type ImageRecord struct {
 	KernelVersion string            `json:"kernelVersion,omitempty"`
 	KernelOrigin  string            `json:"kernelOrigin,omitempty"`
 	KernelSum     string            `json:"kernelSha256,omitempty"` // of a kernel of meros's own
+	NoInitrd      bool              `json:"noInitrd,omitempty"`     // a package's kernel needs none
 }
 
 // ReadImageRecord returns the record of a target's image. The error wraps
@@ -50,7 +51,10 @@ func (w *work) upToDate() bool {
 	}
 	files := []string{w.Paths.Image(w.t.FullID())}
 	if w.t.PackagedKernel() {
-		files = append(files, w.Paths.Kernel(w.t.FullID()), w.Paths.Initrd(w.t.FullID()))
+		files = append(files, w.Paths.Kernel(w.t.FullID()))
+		if !record.NoInitrd {
+			files = append(files, w.Paths.Initrd(w.t.FullID()))
+		}
 	}
 	for _, file := range files {
 		if _, err := os.Stat(file); err != nil {
@@ -143,29 +147,37 @@ func removeAll(files ...string) error {
 	return nil
 }
 
-// placeKernel copies kernel and initrd from the layer that has them, and returns
-// the kernel's version.
-func (w *work) placeKernel(layers []store.Layer) (string, error) {
+// placeKernel copies kernel and initrd, if it needs one, from the layer that has
+// them, and notes them.
+func (w *work) placeKernel(layers []store.Layer, record *ImageRecord) error {
+	id := w.t.FullID()
 	for _, l := range layers {
 		version, err := os.ReadFile(filepath.Join(l.Out(), rootfs.VersionFile))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return "", err
+			return err
 		}
-		for from, to := range map[string]string{rootfs.KernelFile: w.Paths.Kernel(w.t.FullID()), rootfs.InitrdFile: w.Paths.Initrd(w.t.FullID())} {
-			content, err := os.ReadFile(filepath.Join(l.Out(), from))
-			if err != nil {
-				return "", err
-			}
-			if err := w.Paths.WriteFile(to, content, 0o644); err != nil {
-				return "", err
-			}
+		record.KernelVersion = strings.TrimSpace(string(version))
+		if err := w.copyIn(filepath.Join(l.Out(), rootfs.KernelFile), w.Paths.Kernel(id)); err != nil {
+			return err
 		}
-		return strings.TrimSpace(string(version)), nil
+		err = w.copyIn(filepath.Join(l.Out(), rootfs.InitrdFile), w.Paths.Initrd(id))
+		if record.NoInitrd = errors.Is(err, fs.ErrNotExist); record.NoInitrd {
+			return removeAll(w.Paths.Initrd(id))
+		}
+		return err
 	}
-	return "", fmt.Errorf("no stage brought a kernel although kernel=%q", w.t.Kernel)
+	return fmt.Errorf("no stage brought a kernel although kernel=%q", w.t.Kernel)
+}
+
+func (b Builder) copyIn(from, to string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return b.Paths.WriteFile(to, content, 0o644)
 }
 
 // settle makes an image ready to be renamed.

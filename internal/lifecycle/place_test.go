@@ -12,6 +12,8 @@ import (
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/layout"
+	"meros/internal/rootfs"
+	"meros/internal/store"
 )
 
 // packed is a target whose new image only has to be put in place.
@@ -32,6 +34,46 @@ func TestPlace(t *testing.T) {
 	}
 	if !w.upToDate() || exists(w.Paths.Placing(w.t.FullID())) {
 		t.Error("the image is not up to date once it is in place")
+	}
+}
+
+// A package's kernel that needs no initrd has none, nor one of the kernel before.
+func TestPlaceOfAPackagedKernel(t *testing.T) {
+	for _, initrd := range []bool{true, false} {
+		w := packed(t)
+		id := w.t.FullID()
+		w.t.Kernel, w.t.Prebuilt = family.KernelPrebuilt, family.Prebuilt{URL: "http://a/k.deb", SHA256: "1"}
+		if !w.t.KernelDeb() {
+			t.Fatal("a target with a .deb has none")
+		}
+		p, err := w.openStore(t.Context()).New("key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := map[string]string{rootfs.KernelFile: "kernel", rootfs.VersionFile: "6.1-x\n"}
+		if initrd {
+			files[rootfs.InitrdFile] = "initrd"
+		}
+		for name, content := range files {
+			err = errors.Join(err, os.WriteFile(filepath.Join(p.Out(), name), []byte(content), 0o644))
+		}
+		l, commitErr := p.Commit()
+		if err := errors.Join(err, commitErr, os.WriteFile(w.Paths.Initrd(id), []byte("older"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.place([]store.Layer{l}); err != nil {
+			t.Fatal(err)
+		}
+		record, err := ReadImageRecord(w.Paths, id)
+		if err != nil || record.KernelVersion != "6.1-x" || record.KernelOrigin != "http://a/k.deb (sha256 1), unpacked" || record.NoInitrd == initrd {
+			t.Errorf("record = %+v, %v", record, err)
+		}
+		if exists(w.Paths.Initrd(id)) != initrd || !w.upToDate() {
+			t.Errorf("with an initrd %v: there is one: %v, up to date: %v", initrd, exists(w.Paths.Initrd(id)), w.upToDate())
+		}
+		if err := os.Remove(w.Paths.Kernel(id)); err != nil || w.upToDate() {
+			t.Errorf("up to date without its kernel, %v", err)
+		}
 	}
 }
 

@@ -27,11 +27,12 @@ type Finding struct {
 // a person wrote.
 const maxRead = 1 << 20
 
-// rule finds something by a line's text. Where whole is set, the file has to lack
-// what whole matches as well.
+// rule finds something by a line's text. Where when is set, the file has to have
+// what it matches as well; where unless is, it has to lack that.
 type rule struct {
 	in     func(rel string) bool
 	line   *regexp.Regexp
+	when   *regexp.Regexp
 	unless *regexp.Regexp
 	what   string
 	why    string
@@ -94,9 +95,9 @@ var rules = []rule{
 		fix: "name the commands that are needed",
 	},
 	{
-		in: buildFile, line: regexp.MustCompile(`\burl\s*=\s*["'][^"']*\.deb["']`),
-		what: "takes a kernel out of a .deb, without its modules", why: "where drivers are modules, the guest finds no root file system, or has no network",
-		fix: `name a package of the suite, whose modules come into the image: <kernel package="…" />; or one with all that the guest needs built in`,
+		in: buildFile, line: regexp.MustCompile(`\burl\s*=\s*["'][^"']*\.deb["']`), when: regexp.MustCompile(`\b(distro\s*=\s*["']alpine|rootfs\s*=\s*["']no)["']`),
+		what: "takes a kernel out of a .deb, without its modules", why: "only a rootfs of Debian's kind gets them: where drivers are modules, the guest finds no root file system, or has no network",
+		fix: "name a kernel with all that the guest needs built in",
 	},
 }
 
@@ -157,7 +158,7 @@ func (l *linter) file(path, rel string, d fs.DirEntry) error {
 		return nil // no text
 	}
 	for _, r := range rules {
-		if !r.in(rel) || r.unless != nil && r.unless.Match(content) {
+		if !r.in(rel) || r.when != nil && !r.when.Match(content) || r.unless != nil && r.unless.Match(content) {
 			continue
 		}
 		for i, line := range strings.Split(string(content), "\n") {

@@ -156,12 +156,14 @@ func TestOpenKeys(t *testing.T) {
 
 func TestKernelOutOfADeb(t *testing.T) {
 	const sum = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-	for kernel, want := range map[string]bool{
-		`url="https://example.org/linux-image.deb" sha256="` + sum + `"`: true,
-		`url="https://example.org/vmlinuz" sha256="` + sum + `"`:         false,
-		`package="linux-image-6.1.0-41-cloud-amd64"`:                     false,
+	for target, want := range map[string]bool{
+		`<build kernel="prebuilt" distro="alpine"/>` + "\n" + `<kernel url="https://example.org/linux-image.deb" sha256="` + sum + `" />`: true,
+		`<build kernel="prebuilt" rootfs="no"/>` + "\n" + `<kernel url="https://example.org/linux-image.deb" sha256="` + sum + `" />`:     true,
+		`<build kernel="prebuilt"/>` + "\n" + `<kernel url="https://example.org/linux-image.deb" sha256="` + sum + `" />`:                 false,
+		`<build kernel="prebuilt" distro="alpine"/>` + "\n" + `<kernel url="https://example.org/vmlinuz" sha256="` + sum + `" />`:         false,
+		`<build kernel="prebuilt"/>` + "\n" + `<kernel package="linux-image-6.1.0-41-cloud-amd64" />`:                                     false,
 	} {
-		f := write(t, t.TempDir(), "deb", map[string]string{"build/a.xml": "<target><build kernel=\"prebuilt\"/>\n<kernel " + kernel + " /></target>"})
+		f := write(t, t.TempDir(), "deb", map[string]string{"build/a.xml": "<target>" + target + "</target>"})
 		found, err := Family(f, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -170,7 +172,7 @@ func TestKernelOutOfADeb(t *testing.T) {
 			return g.File == "build/a.xml" && g.Line == 2 && strings.Contains(g.What, "without its modules")
 		})
 		if told != want {
-			t.Errorf("%s: findings %+v, want one on modules: %v", kernel, found, want)
+			t.Errorf("%s: findings %+v, want one on modules: %v", target, found, want)
 		}
 	}
 }

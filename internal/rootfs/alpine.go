@@ -2,9 +2,11 @@ package rootfs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -20,6 +22,7 @@ import (
 	"meros/internal/mirror"
 	"meros/internal/proc"
 	"meros/internal/store"
+	"meros/internal/tarball"
 )
 
 const (
@@ -231,6 +234,15 @@ func alpineBootstrap(ctx context.Context, r proc.Runner, root string, b AlpineBo
 		return fmt.Errorf("bootstrap alpine %s: %s: %w", b.Branch, found.File, err)
 	}
 	return errors.Join(dropHosts(root), os.Remove(archive))
+}
+
+// untar unpacks a gzip'd tar into root.
+func untar(archive io.Reader, root string) error {
+	z, err := gzip.NewReader(archive)
+	if err != nil {
+		return fmt.Errorf("unpack: %w", err)
+	}
+	return tarball.Unpack(z, root, nil)
 }
 
 // insideMirror is where a mirror that is a folder of the host is seen in a chroot.

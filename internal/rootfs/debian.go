@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -179,10 +180,8 @@ func addIfThere(key *store.KeyBuilder, label, file string) error {
 type Install struct {
 	Packages []string
 	Kernel   string // package of the kernel; "": none
-	Unpack   string // package of a kernel that is unpacked, not installed; "": none
-	// UnpackSHA256 is the sum that Unpack's .deb has to have; "": that of the archive.
-	UnpackSHA256 string
-	Out          string // folder on the host that the kernel and its initrd are moved to
+	Unpack   Unpack // or a kernel that is not installed
+	Out      string // folder on the host that the kernel and its initrd are moved to
 }
 
 // install adds packages and, with one more, the kernel, which is moved out of
@@ -196,36 +195,67 @@ func install(ctx context.Context, r proc.Runner, root string, a Install) error {
 }
 
 func (a Install) run(ctx context.Context, c *chroot) error {
-	packages := a.Packages
-	if a.Kernel != "" || a.Unpack != "" {
-		packages = slices.Clone(packages)
-		if a.Kernel != "" {
-			packages = append(packages, a.Kernel)
-		}
-		packages = append(packages, "initramfs-tools")
-		if err := c.holdInitrd(ctx); err != nil {
-			return err
-		}
-	}
 	if !c.hasLists() {
 		if err := c.update(ctx); err != nil {
 			return err
 		}
 	}
+	var u unpacked
+	if a.Unpack.wanted() {
+		var err error
+		if u, err = c.unpackKernel(ctx, a.Unpack); err != nil {
+			return fmt.Errorf("%s: %w", a.Unpack, err)
+		}
+	}
+	packages := slices.Clone(a.Packages)
+	if a.Kernel != "" {
+		packages = append(packages, a.Kernel)
+	}
+	makes := a.Kernel != "" || u.drivers && a.Unpack.Initrd == ""
+	switch {
+	case makes:
+		packages = append(packages, "initramfs-tools")
+		if err := c.holdInitrd(ctx); err != nil {
+			return err
+		}
+	case u.modules:
+		packages = append(packages, "kmod")
+	}
 	if err := c.apt(ctx, "install packages", slices.Concat(aptGet, []string{"install", "--"}, packages)...); err != nil {
 		return c.suggest(ctx, err, aptUnknown, "apt-cache", "pkgnames")
 	}
-	if a.Unpack != "" {
-		if err := c.unpackKernel(ctx, a.Unpack, a.UnpackSHA256); err != nil {
-			return fmt.Errorf("kernel package %s: %w", a.Unpack, err)
+	if u.modules {
+		if err := c.run(ctx, nil, "depmod", u.version); err != nil {
+			return fmt.Errorf("%s: list what its modules need: %w", a.Unpack, err)
 		}
 	}
-	if a.Kernel != "" || a.Unpack != "" {
+	if err := a.takeOut(ctx, c, makes); err != nil {
+		return err
+	}
+	return c.dropSecretsAndLists()
+}
+
+// takeOut moves the kernel, if there is one, out of the tree, with the initrd that
+// is made for it or that the recipe names.
+func (a Install) takeOut(ctx context.Context, c *chroot, makes bool) error {
+	if a.Kernel == "" && !a.Unpack.wanted() {
+		return nil
+	}
+	if makes {
 		if err := c.makeInitrd(ctx, a.Out); err != nil {
 			return err
 		}
 	}
-	return c.dropSecretsAndLists()
+	if a.Unpack.Initrd != "" {
+		content, err := os.ReadFile(a.Unpack.Initrd)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(a.Out, InitrdFile), content, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return c.takeKernel(a.Out)
 }
 
 // dropSecretsAndLists removes what belongs to no cached stage: host keys that a

@@ -25,8 +25,8 @@ func (c *chroot) holdInitrd(ctx context.Context) error {
 	return os.Symlink("/bin/true", at)
 }
 
-// makeInitrd gives update-initramfs back, makes one small initrd, and moves it
-// and the kernel to out as initrd and vmlinuz.
+// makeInitrd gives update-initramfs back, makes one small initrd, and moves it to
+// out.
 func (c *chroot) makeInitrd(ctx context.Context, out string) error {
 	if err := c.remove("usr/sbin/update-initramfs"); err != nil {
 		return err
@@ -47,12 +47,19 @@ func (c *chroot) makeInitrd(ctx context.Context, out string) error {
 	if err := c.run(ctx, nil, "mkinitramfs", "-o", "/boot/initrd.img-"+version, version); err != nil {
 		return fmt.Errorf("make the initrd of %s: %w", version, err)
 	}
-	for from, to := range map[string]string{"vmlinuz-": "vmlinuz", "initrd.img-": "initrd"} {
-		if err := c.moveOut("boot/"+from+version, filepath.Join(out, to)); err != nil {
-			return err
-		}
+	return c.moveOut("boot/initrd.img-"+version, filepath.Join(out, InitrdFile))
+}
+
+// takeKernel moves the kernel to out, and notes its version there.
+func (c *chroot) takeKernel(out string) error {
+	version, err := c.kernelVersion()
+	if err != nil {
+		return err
 	}
-	return os.WriteFile(filepath.Join(out, "version"), []byte(version+"\n"), 0o644)
+	if err := c.moveOut("boot/vmlinuz-"+version, filepath.Join(out, KernelFile)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, VersionFile), []byte(version+"\n"), 0o644)
 }
 
 func (c *chroot) kernelVersion() (string, error) {

@@ -30,7 +30,8 @@ type Stage struct {
 	Args func(out string) any
 }
 
-// Kernel files that the stage "packages" puts into its out folder.
+// Kernel files that the stage "packages" puts into its out folder. There is no
+// initrd where the kernel needs none.
 const (
 	KernelFile  = "vmlinuz"
 	InitrdFile  = "initrd"
@@ -40,6 +41,9 @@ const (
 // Options of a Plan that come from the call, not from the recipe.
 type Options struct {
 	Mirrors string // file that remembers the mirrors of the host's apt; "": none
+	// KernelDeb and KernelInitrd are where on this host is, by the time of the build,
+	// what the recipe names of a .deb and its initrd; "" where it names none.
+	KernelDeb, KernelInitrd string
 	// HookEnv is NAME=VALUE that hooks see beside what they always do.
 	HookEnv []string
 	// Stamps are the times at which bases were last refreshed, and Fresh the one to
@@ -88,7 +92,7 @@ func planBase(ctx context.Context, r proc.Runner, t *family.Target, o Options) (
 	if err != nil {
 		return base, install, err
 	}
-	return base, d.planInstall(t, base), nil
+	return base, d.planInstall(t, base, o), nil
 }
 
 func (d distro) planBootstrap(ctx context.Context, r proc.Runner, t *family.Target, o Options) (Stage, error) {
@@ -163,7 +167,7 @@ func debianArch(t *family.Target) string {
 	return runtime.GOARCH
 }
 
-func (d distro) planInstall(t *family.Target, base Stage) Stage {
+func (d distro) planInstall(t *family.Target, base Stage, o Options) Stage {
 	packages := slices.Clone(d.base)
 	if base.secure {
 		packages = append(packages, "ca-certificates") // for the guest's own apt
@@ -182,10 +186,10 @@ func (d distro) planInstall(t *family.Target, base Stage) Stage {
 	}
 	key := stageKey(stepInstall).Add(Below, string(base.Key)).Add("packages", packages...).
 		Add("kernel", a.Kernel).Add("initrd", initrdModules...)
-	if t.Kernel == family.KernelPrebuilt && t.Prebuilt.Package != "" {
-		a.Unpack, a.UnpackSHA256 = t.Prebuilt.Package, t.Prebuilt.SHA256
-		say += " and unpacking the kernel " + a.Unpack
-		key.Add("unpacked kernel", a.Unpack, a.UnpackSHA256)
+	if p := t.Prebuilt; t.Kernel == family.KernelPrebuilt && t.PackagedKernel() {
+		a.Unpack = Unpack{Package: p.Package, SHA256: p.SHA256, File: o.KernelDeb, Initrd: o.KernelInitrd}
+		say += " and unpacking the " + a.Unpack.String()
+		key.Add("unpacked kernel and its modules", p.Package, p.SHA256, p.InitrdSHA256)
 	}
 	s := newStage(stepInstall, key, say, nil)
 	s.Args = func(out string) any { a.Out = out; return a }

@@ -2,16 +2,7 @@
 
 package e2e
 
-import (
-	"strings"
-	"testing"
-)
-
-// inGuest runs a line of shell as root of the guest, as far as it lets us.
-func inGuest(t *testing.T, root, id, line string) string {
-	t.Helper()
-	return strings.TrimSpace(meros(t, root, "exec", id, "--", "sh", "-c", "exec 2>&1; "+line).out)
-}
+import "testing"
 
 func testKernelGuest(t *testing.T, root, release string) {
 	// The session is there before the boot has ended; the sshd that came before systemd

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -19,10 +18,6 @@ import (
 
 	"meros/internal/kernel"
 )
-
-// kern is the guest that the kernel tests boot: mos_demo under another name, so
-// that both may run side by side.
-const kern = "mos_kern-box"
 
 // needKernel skips unless make test-kernel runs the test: it compiles a kernel.
 func needKernel(t *testing.T) {
@@ -211,25 +206,6 @@ func kernelRelease(t *testing.T, root string) string {
 	return record.Release
 }
 
-// kernelFamily makes mos_kern of mos_demo, with an address of its own.
-func kernelFamily(t *testing.T, root string) {
-	t.Helper()
-	from := filepath.Join(root, "conf/target/mos_demo")
-	if err := os.CopyFS(filepath.Join(root, "conf/target/mos_kern"), os.DirFS(from)); err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range []string{"build/alpine.xml", "libvirt/alpine.xml", "rootfs/alpine"} {
-		if err := os.RemoveAll(filepath.Join(root, "conf/target/mos_kern", file)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, file := range []string{"build/box.xml", "libvirt/lan.xml", "rootfs/box/includes.chroot/etc/systemd/network/10-lan.network"} {
-		replaceIn(t, root, "mos_kern/"+file, "10.60.7.", "10.63.7.")
-	}
-	replaceIn(t, root, "mos_kern/libvirt/lan.xml", "mos_demo_lan", "mos_kern_lan")
-	replaceIn(t, root, "mos_kern/build/box.xml", "<packages>less", "<packages>less nftables wireguard-tools")
-}
-
 // testOldDevices boots from the disks and cards that older recipes name.
 func testOldDevices(t *testing.T, root string) {
 	const file = "mos_kern/libvirt/box.xml"
@@ -293,16 +269,9 @@ func testAlpineKernel(t *testing.T, root, release string) {
 	mustRun(t, root, "shutdown", "mos_alp")
 }
 
-var kernelPackage = regexp.MustCompile(`(?m)^\s*Depends: linux-image-(\S+)$`)
-
 // testKernelPackage boots a kernel of the suite that was unpacked, not installed.
 func testKernelPackage(t *testing.T, root string) {
-	out, err := exec.Command("apt-cache", "depends", "--important", "linux-image-cloud-amd64").Output()
-	found := kernelPackage.FindSubmatch(out)
-	if err != nil || found == nil {
-		t.Fatalf("apt-cache names no kernel: %v\n%s", err, out)
-	}
-	version := string(found[1])
+	version := debianKernel(t)
 	const file = "mos_kern/build/box.xml"
 	element := func(more string) string { return `<kernel package="linux-image-` + version + `"` + more + " />" }
 	wrong := element(` sha256="` + strings.Repeat("0", 64) + `"`)

@@ -63,7 +63,7 @@ func resolves(t *testing.T, target *family.Target, known archives) {
 		known.bySources[sources] = dir
 	}
 	packages := install.Packages
-	for _, kernel := range []string{install.Kernel, install.Unpack} {
+	for _, kernel := range []string{install.Kernel, install.Unpack.Package} {
 		if kernel != "" {
 			packages = append(packages, kernel, "initramfs-tools")
 		}

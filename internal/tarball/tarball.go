@@ -1,8 +1,7 @@
-package rootfs
+package tarball
 
 import (
 	"archive/tar"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -13,28 +12,28 @@ import (
 	"time"
 )
 
-// What an archive of a root file system may hold at the most. Alpine's has 520
-// entries and 8 MiB.
+// What an archive may hold at the most. Alpine's root file system has 520 entries
+// and 8 MiB, Debian's largest kernel package 5,000 and 450 MiB.
 const (
-	maxTarEntries = 100_000
-	maxTarBytes   = 2 << 30
+	maxEntries = 100_000
+	maxBytes   = 2 << 30
 )
 
-// untar unpacks a gzip'd tar into root. Whatever is in the archive, nothing is
-// written outside of root: os.Root follows no link out of it. Device nodes are
-// refused; a guest's kernel makes its own.
-func untar(archive io.Reader, root string) error {
-	z, err := gzip.NewReader(archive)
-	if err != nil {
-		return fmt.Errorf("unpack: %w", err)
-	}
+// Keep says whether an entry is unpacked, under that name; it may change
+// the header that the file is made of.
+type Keep func(name string, h *tar.Header) bool
+
+// Unpack unpacks a tar into the folder root; keep may be nil: all of it. Whatever
+// is in the archive, nothing is written outside of root: os.Root follows no link
+// out of it. Device nodes are refused; a guest's kernel makes its own.
+func Unpack(archive io.Reader, root string, keep Keep) error {
 	r, err := os.OpenRoot(root)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	u := &untarrer{root: r, tar: tar.NewReader(z), left: maxTarBytes}
-	for range maxTarEntries {
+	u := &unpacker{root: r, tar: tar.NewReader(archive), left: maxBytes, keep: keep}
+	for range maxEntries {
 		err := u.next()
 		if errors.Is(err, io.EOF) {
 			return u.setTimes()
@@ -43,17 +42,18 @@ func untar(archive io.Reader, root string) error {
 			return fmt.Errorf("unpack: %w", err)
 		}
 	}
-	return fmt.Errorf("unpack: more than %d files", maxTarEntries)
+	return fmt.Errorf("unpack: more than %d files", maxEntries)
 }
 
-type untarrer struct {
+type unpacker struct {
 	root *os.Root
 	tar  *tar.Reader
 	left int64 // bytes that may still come
+	keep Keep
 	dirs []*tar.Header
 }
 
-func (u *untarrer) next() error {
+func (u *unpacker) next() error {
 	h, err := u.tar.Next()
 	if err != nil {
 		return err
@@ -65,14 +65,20 @@ func (u *untarrer) next() error {
 	if path.IsAbs(name) || path.Clean(name) != name || name == ".." || strings.HasPrefix(name, "../") {
 		return fmt.Errorf("%q: a name that may lead elsewhere", h.Name)
 	}
+	if u.keep != nil && !u.keep(name, h) {
+		return nil
+	}
 	if err := u.make(name, h); err != nil {
 		return fmt.Errorf("%q: %w", h.Name, err)
 	}
 	return nil
 }
 
-func (u *untarrer) make(name string, h *tar.Header) error {
+func (u *unpacker) make(name string, h *tar.Header) error {
 	mode := fs.FileMode(h.Mode).Perm() | special(h.Mode)
+	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		if err := u.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -91,7 +97,7 @@ func (u *untarrer) make(name string, h *tar.Header) error {
 	case tar.TypeLink:
 		return u.root.Link(strings.TrimPrefix(h.Linkname, "./"), name)
 	default:
-		return fmt.Errorf("is of kind %q, which a root file system's archive has no need of", h.Typeflag)
+		return fmt.Errorf("is of kind %q, which nothing here has a need of", h.Typeflag)
 	}
 	// The owner first: a change of it clears setuid bits (chown(2)).
 	if err := u.root.Lchown(name, h.Uid, h.Gid); err != nil {
@@ -103,9 +109,9 @@ func (u *untarrer) make(name string, h *tar.Header) error {
 	return u.root.Chtimes(name, h.ModTime, h.ModTime)
 }
 
-func (u *untarrer) file(name string, size int64) error {
+func (u *unpacker) file(name string, size int64) error {
 	if u.left -= size; size < 0 || u.left < 0 {
-		return fmt.Errorf("the archive unpacks to more than %d bytes", int64(maxTarBytes))
+		return fmt.Errorf("the archive unpacks to more than %d bytes", int64(maxBytes))
 	}
 	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -116,7 +122,7 @@ func (u *untarrer) file(name string, size int64) error {
 }
 
 // setTimes gives folders their times back, which the files laid into them changed.
-func (u *untarrer) setTimes() error {
+func (u *unpacker) setTimes() error {
 	for _, h := range u.dirs {
 		name := strings.TrimSuffix(strings.TrimPrefix(h.Name, "./"), "/")
 		if err := u.root.Chtimes(name, time.Time{}, h.ModTime); err != nil {
