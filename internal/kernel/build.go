@@ -287,8 +287,6 @@ func (m *making) env() []string {
 		// What a file includes is known from the list that the compiler writes for
 		// make: without it ccache preprocesses each file twice more (ccache(1)).
 		"CCACHE_DEPEND=1",
-		// The thousand headers of a file are those of the file before.
-		"CCACHE_INODECACHE=1",
 	}
 }
 
