@@ -183,7 +183,7 @@ func (g *guest) session(ch ssh.Channel, reqs <-chan *ssh.Request) {
 			go g.serveFiles(ch)
 		case r.Type != "exec" && r.Type != "shell":
 			events <- event{r.Type, r.Payload}
-		case g.early != nil && strings.HasPrefix(commandOf(r), "w='cd"):
+		case g.early != nil && strings.HasPrefix(commandOf(r), "case $SHELL in"):
 			go g.early(ch, commandOf(r))
 		case g.shell != nil:
 			go func() { g.shell(ch, events); _ = ch.Close() }()

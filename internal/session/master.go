@@ -53,7 +53,6 @@ func (m *master) open(kind string, extra []byte) (opened, error) {
 	}
 	select {
 	case far := <-m.ahead.bare:
-		m.ahead.prepare()
 		return far, nil
 	default:
 	}
@@ -79,8 +78,8 @@ func serveMaster(ctx context.Context, far *Conn, l net.Listener, wait MasterTime
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	m := &master{far: far, idle: wait.Idle, stop: stop, quiet: time.AfterFunc(wait.Idle, stop)}
-	m.ahead = newAhead(wait.Pause, func() (opened, error) { return m.openFar(sessionChannel, nil) })
-	m.ahead.prepare()
+	m.ahead = newAhead(wait, func() (opened, error) { return m.openFar(sessionChannel, nil) })
+	m.ahead.renew()
 	go func() { _ = far.client.Wait(); stop() }()
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	var serving sync.WaitGroup
@@ -154,8 +153,8 @@ func (m *master) serve(conn net.Conn, config *ssh.ServerConfig) {
 // channel opens the same channel at the target and joins the two.
 func (m *master) channel(n ssh.NewChannel) {
 	if n.ChannelType() == sessionChannel {
-		defer m.ahead.prepare()
-		if m.ahead.waiting.Load() {
+		defer m.ahead.renew()
+		if m.ahead.waits() {
 			m.session(n)
 			return
 		}

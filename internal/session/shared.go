@@ -26,10 +26,13 @@ const MasterIdle = 5 * time.Minute
 type MasterTimes struct {
 	Idle  time.Duration // it stays that nobody uses: MasterIdle
 	Pause time.Duration // no session begins or ends before a process is started ahead: a second
+	Ahead time.Duration // such a process waits for a command: a minute
 }
 
-// masterPause is longer than a short command takes.
-const masterPause = time.Second
+const (
+	masterPause = time.Second // longer than a short command takes
+	masterAhead = time.Minute
+)
 
 func (t *MasterTimes) fill() {
 	if t.Idle == 0 {
@@ -37,6 +40,9 @@ func (t *MasterTimes) fill() {
 	}
 	if t.Pause == 0 {
 		t.Pause = masterPause
+	}
+	if t.Ahead == 0 {
+		t.Ahead = masterAhead
 	}
 }
 
