@@ -20,7 +20,15 @@ const CompressSuffix = ".zstd"
 // qemu-img's -W would be faster and order them by chance.
 func Compress(ctx context.Context, r proc.Runner, path string) error {
 	out := path + CompressSuffix
+	// qemu-img keeps the mode of a file that is there.
+	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, imageMode)
+	if err != nil {
+		return err
+	}
 	defer os.Remove(out) // of no effect once it is renamed
+	if err := f.Close(); err != nil {
+		return err
+	}
 	argv := []string{"qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", "-o", "compression_type=zstd", path, out}
 	if err := runTool(ctx, r, proc.Cmd{Argv: argv}); err != nil {
 		err = fmt.Errorf("compress the image: %w", diskFull(err, out))

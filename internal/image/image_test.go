@@ -83,6 +83,18 @@ func dump(t *testing.T, file, request string) string {
 	return out.String()
 }
 
+// wantOwnersOnly makes sure that no other user of the host may read an image.
+func wantOwnersOnly(t *testing.T, file string) {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mode := info.Mode().Perm(); mode != 0o600 {
+		t.Errorf("the mode of the image is %o, want 600", mode)
+	}
+}
+
 func TestPackMakesACheckedImageWithRoom(t *testing.T) {
 	needTools(t)
 	out := filepath.Join(t.TempDir(), "x.qcow2")
@@ -93,6 +105,7 @@ func TestPackMakesACheckedImageWithRoom(t *testing.T) {
 	if err := image.Check(t.Context(), proc.Host{}, out); err != nil {
 		t.Error(err)
 	}
+	wantOwnersOnly(t, out)
 	super := dump(t, out, "stats -h")
 	for _, want := range []string{"Filesystem UUID:          " + o.UUIDs.Root, "Filesystem volume name:   mos_demo-box", "Reserved block count:     0"} {
 		if !strings.Contains(super, want) {

@@ -73,10 +73,13 @@ func diskFull(err error, out string) error {
 	return err
 }
 
+// imageMode is for the caller's eyes only: an image holds the guest's host key.
+const imageMode = 0o600
+
 // write makes the image with the given size.
 func write(ctx context.Context, r proc.Runner, root, out string, g geometry, o Options) error {
 	q := newQcow2(g.diskBytes())
-	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_RDWR, imageMode)
 	if err != nil {
 		return err
 	}
