@@ -249,11 +249,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	if err != nil {
 		return store.Layer{}, err
 	}
-	tree := sandbox.Tree{Root: p.FS()}
-	if !s.Base {
-		tree = w.tree(below, p)
-	}
-	if err := w.runStage(ctx, s, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: tree}); err != nil {
+	if err := w.runStage(ctx, s, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: w.tree(below, p)}); err != nil {
 		return store.Layer{}, errors.Join(sayIfFull(err, w.Paths.Cache()), p.Discard())
 	}
 	l, err := p.Commit()
@@ -300,7 +296,7 @@ func withLast(err error, printed *ui.Tail) error {
 	return err
 }
 
-// tree is an overlay over layers that writes to p.
+// tree is an overlay over layers, if there are any, that writes to p.
 func (w *work) tree(below []store.Layer, p *store.Pending) sandbox.Tree {
 	tree := sandbox.Tree{Root: w.chroot(), Upper: p.FS(), Work: p.Work()}
 	for _, l := range below {

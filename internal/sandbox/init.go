@@ -103,11 +103,23 @@ func isolate() error {
 	return nil
 }
 
+// bind lays Upper alone, for programs of a step that are nobody's: apt gets packages
+// as _apt, which cannot pass the closed folder that Upper may lie in.
+func (t Tree) bind() error {
+	if t.Upper == "" {
+		return nil
+	}
+	if err := unix.Mount(t.Upper, t.Root, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("sandbox: mount %s at %s: %w", t.Upper, t.Root, err)
+	}
+	return nil
+}
+
 // mount lays the overlay. In a user namespace it keeps its marks in attributes
 // that an ordinary user may write (overlayfs's documentation, "user xattr").
 func (t Tree) mount(userNS bool) error {
 	if len(t.Lower) == 0 {
-		return nil
+		return t.bind()
 	}
 	for _, dir := range append([]string{t.Upper, t.Work}, t.Lower...) {
 		if strings.ContainsAny(dir, `,:\`) {

@@ -40,8 +40,8 @@ type Spec struct {
 	User bool     // set by Run: in a user namespace
 }
 
-// Tree is the file tree that a step works on, mounted at Root. With no Lower
-// the tree is Root itself.
+// Tree is the file tree that a step works on, mounted at Root. With no Lower it is
+// Upper, and with no Upper either Root itself.
 type Tree struct {
 	Root  string
 	Lower []string // folders, the lowest first

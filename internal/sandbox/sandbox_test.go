@@ -27,6 +27,9 @@ var steps = map[string]sandbox.Step{
 			os.Remove(filepath.Join(root, "old")),
 		)
 	}),
+	"nobody": sandbox.Bind(func(ctx context.Context, r proc.Runner, root string, _ args) error {
+		return r.Run(ctx, proc.Cmd{Argv: []string{"setpriv", "--reuid=65534", "--clear-groups", "test", "-r", filepath.Join(root, "file")}})
+	}),
 	"fail": sandbox.Bind(func(context.Context, proc.Runner, string, args) error {
 		return hint.Add(fmt.Errorf("no tool: %w", proc.ErrNotFound), "install it")
 	}),
@@ -109,6 +112,34 @@ func TestRunKeepsLowerAndWritesUpper(t *testing.T) {
 	}
 	if after := mounts(t); after != before {
 		t.Errorf("mounts after the step:\n%s\nwant those before:\n%s", after, before)
+	}
+}
+
+// A program of a step that is neither root nor the caller, as apt's downloads are,
+// reaches a tree that lies where only its owner may look.
+func TestTreeInAClosedFolderIsOpenInside(t *testing.T) {
+	needRoot(t)
+	root, err := os.MkdirTemp("", "sandbox-") // t.TempDir is closed itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	upper := filepath.Join(mkdirs(t, "closed")[0], "upper")
+	err = errors.Join(os.Chmod(root, 0o755), os.Chmod(filepath.Dir(upper), 0o700), os.Mkdir(upper, 0o755),
+		os.WriteFile(filepath.Join(upper, "file"), nil, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := mounts(t)
+	spec := sandbox.Spec{Step: "nobody", Args: args{}, Tree: sandbox.Tree{Root: root, Upper: upper}}
+	if err := sandbox.Run(t.Context(), proc.Host{}, spec, os.Stderr); err != nil {
+		t.Error(err)
+	}
+	if after := mounts(t); after != before {
+		t.Errorf("mounts after the step:\n%s\nwant those before:\n%s", after, before)
+	}
+	if left, err := os.ReadDir(root); err != nil || len(left) != 0 {
+		t.Errorf("%d files at the mount point, %v, want none", len(left), err)
 	}
 }
 

@@ -58,8 +58,26 @@ func (s Store) Own() (release func(), err error) {
 	return release, err
 }
 
+// closed is the mode of all that holds layers. Programs with the setuid bit, device
+// nodes and folders that everybody may write to are for the guest; on the host nobody
+// else gets at them.
+const closed = 0o700
+
+// makeDirs makes the store's folders, and closes those that an earlier meros left open.
+func (s Store) makeDirs() error {
+	for _, dir := range []string{s.layers(), s.pending()} {
+		if err := s.paths.MkdirAll(dir, closed); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, closed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s Store) hold(how int) (release func(), err error) {
-	if err := s.paths.MkdirAll(s.layers(), 0o755); err != nil {
+	if err := s.makeDirs(); err != nil {
 		return nil, err
 	}
 	f, err := lockDir(s.layers(), how)
@@ -88,10 +106,8 @@ func (p *Pending) Work() string { return filepath.Join(p.dir, "work") }
 
 // New starts the layer of that key. End it with Commit or Discard.
 func (s Store) New(key Key) (*Pending, error) {
-	for _, dir := range []string{s.layers(), s.pending()} {
-		if err := s.paths.MkdirAll(dir, 0o755); err != nil {
-			return nil, err
-		}
+	if err := s.makeDirs(); err != nil {
+		return nil, err
 	}
 	// Shared with other builds' New, but not with a Sweep, which would take the
 	// new folder for a dead build's before it is locked.
@@ -114,7 +130,7 @@ func (s Store) New(key Key) (*Pending, error) {
 			return nil, errors.Join(err, p.Discard())
 		}
 	}
-	return p, os.Chmod(dir, 0o755)
+	return p, nil
 }
 
 // Commit puts the layer in place and returns it. If another process was first,
@@ -161,7 +177,7 @@ func (s Store) Remove(key Key) error {
 // Sweep removes what builds that died have left in the making, and what a power
 // cut may have torn. Layers that a living process makes are its own and stay.
 func (s Store) Sweep() error {
-	if err := s.paths.MkdirAll(s.pending(), 0o755); err != nil {
+	if err := s.makeDirs(); err != nil {
 		return err
 	}
 	making, err := lockDir(s.pending(), unix.LOCK_EX)

@@ -202,3 +202,29 @@ func TestOwnWaitsForNoBuild(t *testing.T) {
 	}
 	own()
 }
+
+// A layer holds what is meant for the guest: no other account of the host gets at it,
+// be the store of an earlier meros or new.
+func TestNobodyElseGetsAtLayers(t *testing.T) {
+	s, root := open(t)
+	cache := filepath.Join(root, "data/build/cache")
+	if err := os.MkdirAll(filepath.Join(cache, "layers"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pending := begin(t, s, "a")
+	if _, err := begin(t, s, "b").Commit(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"layers", "layers/b", "pending", filepath.Join("pending", filepath.Base(filepath.Dir(pending.FS())))} {
+		info, err := os.Stat(filepath.Join(cache, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); mode != 0o700 {
+			t.Errorf("the mode of %s is %o, want 700", dir, mode)
+		}
+	}
+	if info, err := os.Stat(pending.FS()); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the rootfs's own / is %v, %v, want 755", info.Mode(), err)
+	}
+}
