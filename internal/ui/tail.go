@@ -1,12 +1,20 @@
 package ui
 
+import "sync"
+
 // keptOutput bounds what a Tail holds, in bytes: programs may print without end.
 const keptOutput = 64 << 10
 
-// Tail keeps the end of what is written to it. It never fails.
-type Tail struct{ buf []byte }
+// Tail keeps the end of what is written to it, by several at once, as a program's two
+// streams are. It never fails.
+type Tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
 
 func (t *Tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
 	if over := len(t.buf) - keptOutput; over > 0 {
 		t.buf = append(t.buf[:0], t.buf[over:]...)
@@ -14,4 +22,8 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *Tail) String() string { return string(t.buf) }
+func (t *Tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
