@@ -4,16 +4,20 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"meros/internal/hint"
 	"meros/internal/image"
 	"meros/internal/proc"
 	"meros/internal/proc/proctest"
+	"meros/internal/ui"
 )
 
 func needTools(t *testing.T) {
@@ -102,7 +106,7 @@ func TestPackMakesACheckedImageWithRoom(t *testing.T) {
 	if err := image.Pack(t.Context(), proc.Host{}, tree(t), out, o); err != nil {
 		t.Fatal(err)
 	}
-	if err := image.Check(t.Context(), proc.Host{}, out); err != nil {
+	if err := image.Check(t.Context(), proc.Host{}, out, io.Discard); err != nil {
 		t.Error(err)
 	}
 	wantOwnersOnly(t, out)
@@ -160,7 +164,7 @@ func TestPackSizes(t *testing.T) {
 			t.Errorf("%d MiB free: %v", free, err)
 			continue
 		}
-		if err := image.Check(t.Context(), proc.Host{}, out); err != nil {
+		if err := image.Check(t.Context(), proc.Host{}, out, io.Discard); err != nil {
 			t.Errorf("%d MiB free: %v", free, err)
 		}
 	}
@@ -210,18 +214,35 @@ func TestCheckFindsDamage(t *testing.T) {
 	if err := image.Pack(t.Context(), proc.Host{}, tree(t), out, o); err != nil {
 		t.Fatal(err)
 	}
-	for what, offset := range map[string]int64{"the file system": 2<<20 + 1024 + 0x20, "the L2 table": 0x40000} {
+	overwrite := func(offset int64) func(string) error {
+		return func(file string) error {
+			f, err := os.OpenFile(file, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, 4096), offset)
+			return errors.Join(err, f.Close())
+		}
+	}
+	for said, damage := range map[string]func(string) error{
+		"superblock could not be read": overwrite(2<<20 + 1024 + 0x20),
+		"Leaked cluster":               overwrite(0x40000), // the L2 table
+		"Entry 'bin' in / (2) has deleted/unused inode": func(file string) error {
+			return exec.Command("debugfs", "-w", "-R", "clri /bin", file+"?offset=2097152").Run()
+		},
+	} {
+		damaged := filepath.Join(t.TempDir(), "damaged.qcow2")
 		content, err := os.ReadFile(out)
 		if err != nil {
 			t.Fatal(err)
 		}
-		copy(content[offset:], bytes.Repeat([]byte{0xff}, 4096))
-		damaged := filepath.Join(t.TempDir(), "damaged.qcow2")
-		if err := os.WriteFile(damaged, content, 0o644); err != nil {
+		if err := errors.Join(os.WriteFile(damaged, content, 0o644), damage(damaged)); err != nil {
 			t.Fatal(err)
 		}
-		if err := image.Check(t.Context(), proc.Host{}, damaged); err == nil {
-			t.Errorf("Check found no damage in %s", what)
+		log := &ui.Tail{}
+		err = image.Check(t.Context(), proc.Host{}, damaged, log)
+		if err == nil || !strings.Contains(err.Error(), said) || !strings.Contains(log.String(), said) || len(hint.Of(err)) != 1 {
+			t.Errorf("Check = %v, hints %q, want %q and a hint; the log has\n%s", err, hint.Of(err), said, log)
 		}
 	}
 }
@@ -255,7 +276,7 @@ func TestMissingToolIsNamed(t *testing.T) {
 	if _, err := proc.Find("qemu-img"); err == nil {
 		t.Skip("qemu-img is in a system folder")
 	}
-	if err := image.Check(t.Context(), r, "x"); !errors.Is(err, proc.ErrNotFound) || !strings.Contains(err.Error(), "qemu-img") {
+	if err := image.Check(t.Context(), r, "x", io.Discard); !errors.Is(err, proc.ErrNotFound) || !strings.Contains(err.Error(), "qemu-img") {
 		t.Errorf("Check = %v, want ErrNotFound naming qemu-img", err)
 	}
 }

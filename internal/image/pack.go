@@ -1,10 +1,10 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +12,7 @@ import (
 	"meros/internal/device"
 	"meros/internal/hint"
 	"meros/internal/proc"
+	"meros/internal/ui"
 )
 
 // Options say what a packed image is like.
@@ -195,31 +196,51 @@ func nameless(content []byte, size int64) (*os.File, error) {
 	return f, nil
 }
 
+// saidLines is how many of the last lines that a program printed are told when it fails.
+const saidLines = 20
+
 // runTool runs a program of the host whose output matters only if it fails.
 func runTool(ctx context.Context, r proc.Runner, c proc.Cmd) error {
-	var out bytes.Buffer
-	c.Stdout = &out
 	path, err := proc.Find(c.Argv[0])
 	if err != nil {
 		return hint.Add(err, "install it, or run ./dist-conf.sh")
 	}
 	c.Argv[0] = path
-	return r.Run(ctx, c)
+	printed := &ui.Tail{}
+	if c.Stdout == nil {
+		c.Stdout = io.Discard
+	}
+	c.Stdout = io.MultiWriter(c.Stdout, printed)
+	if err = r.Run(ctx, c); err == nil {
+		return nil
+	}
+	for _, line := range ui.LastLines(printed.String(), saidLines) {
+		err = fmt.Errorf("%w\n    %s", err, ui.Clean(line))
+	}
+	return err
 }
 
 // Check reads the whole image and reports damage: of the qcow2 file by qemu-img
-// and of the file system by e2fsck, both without changing anything.
-func Check(ctx context.Context, r proc.Runner, path string) error {
-	if err := runTool(ctx, r, proc.Cmd{Argv: []string{"qemu-img", "check", "-q", path}}); err != nil {
-		return fmt.Errorf("check %s: %w", path, err)
+// and of the file system by e2fsck, both without changing anything. What they print
+// goes to log.
+func Check(ctx context.Context, r proc.Runner, path string, log io.Writer) error {
+	check := func(what string, argv ...string) error {
+		err := runTool(ctx, r, proc.Cmd{Argv: argv, Stdout: log, Stderr: log})
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("check %s: %w", what, err)
+		if _, ran := errors.AsType[*proc.ExitError](err); ran {
+			err = hint.Add(err, "build again; if that ends the same way, this host's disk or memory may be failing: see dmesg")
+		}
+		return err
+	}
+	if err := check(path, "qemu-img", "check", "-q", path); err != nil {
+		return err
 	}
 	q, err := readHeader(path)
 	if err != nil {
 		return fmt.Errorf("check %s: %w", path, err)
 	}
-	at := fmt.Sprintf("%s?offset=%d", path, q.dataOffset+partitionStart)
-	if err := runTool(ctx, r, proc.Cmd{Argv: []string{"e2fsck", "-fn", at}}); err != nil {
-		return fmt.Errorf("check the file system in %s: %w", path, err)
-	}
-	return nil
+	return check("the file system in "+path, "e2fsck", "-fn", fmt.Sprintf("%s?offset=%d", path, q.dataOffset+partitionStart))
 }

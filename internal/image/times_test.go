@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -51,7 +52,7 @@ func pack(t *testing.T, root string, o image.Options) []byte {
 	if err := image.Pack(t.Context(), proc.Host{}, root, out, o); err != nil {
 		t.Fatal(err)
 	}
-	if err := image.Check(t.Context(), proc.Host{}, out); err != nil {
+	if err := image.Check(t.Context(), proc.Host{}, out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	content, err := os.ReadFile(out)

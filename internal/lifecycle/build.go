@@ -290,7 +290,7 @@ const stageTail = 20
 
 // withLast adds to an error what was printed before it.
 func withLast(err error, printed *ui.Tail) error {
-	for _, line := range lastLines(printed.String(), stageTail) {
+	for _, line := range ui.LastLines(printed.String(), stageTail) {
 		err = fmt.Errorf("%w\n    %s", err, ui.Clean(line))
 	}
 	return err

@@ -111,7 +111,7 @@ func (g Guests) withConsole(fullID string, err error) error {
 	for _, part := range []string{file + ".0", file} {
 		(&follower{file: part}).read(&tail)
 	}
-	lines := lastLines(tail.String(), consoleTail)
+	lines := ui.LastLines(tail.String(), consoleTail)
 	if len(lines) == 0 {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/proc"
+	"meros/internal/ui"
 )
 
 const (
@@ -78,7 +79,7 @@ func hookError(phase family.HookPhase, hook string, err error) error {
 		if exit.Signal != 0 {
 			how = "ended by signal " + exit.Signal.String()
 		}
-		for _, line := range lastLines(exit.Stderr, hookTail) {
+		for _, line := range ui.LastLines(exit.Stderr, hookTail) {
 			said += "\n  " + line
 		}
 		return fmt.Errorf("%s: %s%s", what, how, said)
@@ -125,15 +126,4 @@ func (g Guests) targetEnv(t *family.Target) []string {
 		env = append(env, "KERNEL_IMG="+g.Paths.Kernel(id), "INITRD_IMG="+g.Paths.Initrd(id))
 	}
 	return env
-}
-
-// lastLines returns the last lines of a text that hold anything.
-func lastLines(text string, n int) []string {
-	var lines []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimRight(line, "\r\n\t "); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return lines[max(0, len(lines)-n):]
 }

@@ -86,7 +86,7 @@ func (w *work) packAndPlace(ctx context.Context, layers []store.Layer) (err erro
 	if err = errors.Join(err, p.Discard()); err != nil {
 		return err
 	}
-	if err := image.Check(ctx, w.Runner, out); err != nil {
+	if err := image.Check(ctx, w.Runner, out, w.log); err != nil {
 		return err
 	}
 	if w.t.Compress {

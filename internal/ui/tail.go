@@ -1,6 +1,9 @@
 package ui
 
-import "sync"
+import (
+	"strings"
+	"sync"
+)
 
 // keptOutput bounds what a Tail holds, in bytes: programs may print without end.
 const keptOutput = 64 << 10
@@ -26,4 +29,15 @@ func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(t.buf)
+}
+
+// LastLines returns the last lines of a text that hold anything.
+func LastLines(text string, n int) []string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, "\r\n\t "); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines[max(0, len(lines)-n):]
 }
