@@ -44,6 +44,10 @@ type Runner interface {
 // ErrNotFound is wrapped by the error of Run when the program is not installed.
 var ErrNotFound = exec.ErrNotFound
 
+// ErrLeftBehind is wrapped by the error of Run when the program ended with status 0,
+// but a process that it started still holds its output open some seconds later.
+var ErrLeftBehind = errors.New("it ended well, but a process that it left behind holds its output open")
+
 // ExitError reports that a program ran and failed.
 type ExitError struct {
 	Argv   []string
@@ -152,6 +156,9 @@ func result(ctx context.Context, c Cmd, err error, tail *tailWriter) error {
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = ErrLeftBehind
 	}
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok {

@@ -77,3 +77,15 @@ func TestStartedErrorKillsTheChild(t *testing.T) {
 		t.Errorf("Run = %v, want the error of Started", err)
 	}
 }
+
+func TestProcessLeftBehindIsTold(t *testing.T) {
+	var errs bytes.Buffer
+	err := proc.Host{}.Run(t.Context(), proc.Cmd{Argv: []string{"sh", "-c", "sleep 8 & echo done >&2"}, Stderr: &errs})
+	if !errors.Is(err, proc.ErrLeftBehind) || errs.String() != "done\n" {
+		t.Errorf("Run = %v, stderr %q, want ErrLeftBehind and all that was said", err, errs.String())
+	}
+	err = proc.Host{}.Run(t.Context(), proc.Cmd{Argv: []string{"sh", "-c", "sleep 8 & exit 3"}})
+	if exit, ok := errors.AsType[*proc.ExitError](err); !ok || exit.Code != 3 {
+		t.Errorf("Run = %v, want exit status 3", err)
+	}
+}

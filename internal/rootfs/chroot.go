@@ -63,6 +63,10 @@ func (c *chroot) runEnv(ctx context.Context, out io.Writer, env []string, argv .
 		Stdout: stdout,
 		Stderr: stderr,
 	})
+	if errors.Is(err, proc.ErrLeftBehind) {
+		fmt.Printf("== %s left a process behind, which ends with the stage\n", argv[0])
+		return nil
+	}
 	if exit, ok := errors.AsType[*proc.ExitError](err); ok {
 		exit.Argv = argv
 	}

@@ -14,7 +14,7 @@ import (
 // hostileHook does what a hook should not, and ends well.
 const hostileHook = `#!/bin/sh
 set -e
-setsid sh -c 'while :; do sleep 4713; done' </dev/null >/dev/null 2>&1 &
+setsid sh -c 'while :; do sleep 4713; done' &
 mkdir -p /opt/closed/deep /mnt/over
 echo kept >/opt/closed/deep/file
 echo kept >/opt/closed/immutable
