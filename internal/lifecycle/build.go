@@ -305,10 +305,11 @@ func (w *work) tree(below []store.Layer, p *store.Pending) sandbox.Tree {
 	return tree
 }
 
-// Steps are the bodies of all stages of a build, for sandbox.Init.
+// Steps are the bodies of all that runs in sandboxes, for sandbox.Init.
 func Steps() map[string]sandbox.Step {
 	steps := rootfs.Steps()
 	steps[stepPack] = sandbox.Bind(pack)
+	steps[stepMeasure] = sandbox.Bind(measure)
 	return steps
 }
 

@@ -5,15 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"meros/internal/family"
 	"meros/internal/hint"
 	"meros/internal/mirror"
+	"meros/internal/proc"
 	"meros/internal/rootfs"
+	"meros/internal/sandbox"
 	"meros/internal/store"
+	"meros/internal/ui"
 )
 
 // stamps are the times at which bases were last refreshed. A file that is not
@@ -54,7 +60,8 @@ type CacheUsage struct {
 
 // CacheUsage measures what is kept.
 func (b Builder) CacheUsage(ctx context.Context) (u CacheUsage, err error) {
-	if u.Stages, err = b.openStore(ctx).Usage(); err != nil {
+	layers := func(dir string) (int64, error) { return b.layersUsage(ctx, dir) }
+	if u.Stages, err = b.openStore(ctx).Usage(layers); err != nil {
 		return u, err
 	}
 	if u.Downloads, err = mirror.Sweep(b.Paths.Downloads()); err != nil {
@@ -68,6 +75,32 @@ func (b Builder) CacheUsage(ctx context.Context) (u CacheUsage, err error) {
 		u.Kernels += n
 	}
 	return u, nil
+}
+
+const stepMeasure = "measure"
+
+// measure prints what a folder takes up.
+func measure(_ context.Context, _ proc.Runner, _, dir string) error {
+	n, err := store.DiskUsage(dir)
+	if err == nil {
+		_, err = fmt.Println(n)
+	}
+	return err
+}
+
+// layersUsage is store.DiskUsage of layers. An ordinary user's have folders that are
+// closed to all but their owner, one of the user's subordinate ids, so that only a
+// sandbox sees into them.
+func (b Builder) layersUsage(ctx context.Context, dir string) (int64, error) {
+	n, err := store.DiskUsage(dir)
+	if os.Geteuid() == 0 || !errors.Is(err, fs.ErrPermission) {
+		return n, err
+	}
+	printed := &ui.Tail{}
+	if err := sandbox.Run(ctx, b.Runner, sandbox.Spec{Step: stepMeasure, Args: dir, Tree: sandbox.Tree{Root: dir}}, printed); err != nil {
+		return 0, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	return strconv.ParseInt(strings.TrimSpace(printed.String()), 10, 64)
 }
 
 // unused is how long after its last use a download is pruned.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -94,6 +95,11 @@ func TestOrdinaryUserBuildsTheSame(t *testing.T) {
 			t.Fatalf("build: %s", r.err)
 		}
 		wantNothingHalfMade(t, root)
+		r = call{root: root, args: []string{"cache"}, attr: attr, env: env}.run(t)
+		var stages, mib int
+		if _, err := fmt.Sscanf(r.out, "%d stage results, %d MiB", &stages, &mib); err != nil || r.code != 0 || stages < 4 || mib < 200 {
+			t.Errorf("cache: %d stages, %d MiB (%v): %s%s", stages, mib, err, r.out, r.err)
+		}
 		// mmdebstrap's word for downloads by root, where apt's own account does not reach the tree.
 		if log, err := os.ReadFile(filepath.Join(root, "data/log/build-mos_demo-box.log")); err != nil || strings.Contains(string(log), "unsandboxed") {
 			t.Errorf("apt downloaded as root (%v):\n%s", err, log)
