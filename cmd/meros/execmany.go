@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -23,27 +24,33 @@ const maxAtOnce = 8
 func isPattern(fullID string) bool { return strings.ContainsAny(fullID, "*?[,") }
 
 // matching returns the targets with a session that a pattern means: full ids with
-// * ? and [ ] as in a shell, several parted by commas.
+// * ? and [ ] as in a shell, several parted by commas. Each of them has to mean a
+// target, so that one which is misspelt is not left out.
 func matching(e *env, pattern string) ([]*family.Target, error) {
 	all, err := findTargets(e, nil)
 	if err != nil {
 		return nil, err
 	}
+	words := strings.Split(pattern, ",")
+	met := make([]bool, len(words))
 	var found []*family.Target
 	for _, t := range all {
-		for word := range strings.SplitSeq(pattern, ",") {
+		isMeant := false
+		for i, word := range words {
 			ok, err := path.Match(word, t.FullID())
 			if err != nil {
 				return nil, usage(fmt.Errorf("exec: %q is no pattern", word))
 			}
 			if ok && t.HasSession() {
-				found = append(found, t)
-				break
+				met[i], isMeant = true, true
 			}
 		}
+		if isMeant {
+			found = append(found, t)
+		}
 	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("%w: no target with a session is called %q", family.ErrNotFound, pattern)
+	if i := slices.Index(met, false); i >= 0 {
+		return nil, fmt.Errorf("%w: no target with a session is called %q", family.ErrNotFound, words[i])
 	}
 	return found, nil
 }

@@ -127,7 +127,7 @@ func TestExecOnMany(t *testing.T) {
 		t.Errorf("side by side: %+v", got)
 	}
 
-	for pattern, want := range map[string]string{"a-t,c-t": "ac", "[ab]-t": "ab", "?-t": "abc", "c-*,c-t": "c", "b-t,none-x": "b"} {
+	for pattern, want := range map[string]string{"a-t,c-t": "ac", "[ab]-t": "ab", "?-t": "abc", "c-*,c-t": "c"} {
 		var names []string
 		for line := range strings.Lines(exec(pattern, "--", "echo", "1").out) {
 			names = append(names, strings.TrimSuffix(line, "-t: 1\n"))
@@ -138,6 +138,7 @@ func TestExecOnMany(t *testing.T) {
 		}
 	}
 	wantCall(t, "none", exec("x-*", "--", "true"), 5, "", `no target with a session is called "x-*"`)
+	wantCall(t, "one of two", exec("b-t,none-x", "--", "echo"), 5, "", `no target with a session is called "none-x"`)
 	wantCall(t, "no pattern", exec("a-[", "--", "true"), 2, "", "is no pattern")
 	wantCall(t, "a terminal for many", exec("*-t", "--tty", "--", "true"), 2, "", "--tty is for one target")
 	wantCall(t, "another user", exec("*-t", "-u", "root", "--", "true"), 255, "", "exec on b-t as root: the recipe lets in someone alone")
