@@ -67,12 +67,6 @@ func execute(ctx context.Context, e *env, o execOptions) error {
 	if err != nil {
 		return usage(fmt.Errorf("exec: %w", err))
 	}
-	if o.timeout > 0 {
-		var cancel context.CancelFunc
-		cause := timedOut{fmt.Errorf("exec on %s: not done after %s", o.fullID, o.timeout)}
-		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
-		defer cancel()
-	}
 	eo := session.ExecOptions{Env: settings, TTY: o.tty, Getenv: e.Getenv}
 	if isPattern(o.fullID) {
 		return executeMany(ctx, e, o, eo)

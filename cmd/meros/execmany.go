@@ -76,11 +76,14 @@ func executeMany(ctx context.Context, e *env, o execOptions, eo session.ExecOpti
 			err := executeOn(ctx, e, t, o, &ui.Streams{Out: out, Err: errs}, eo)
 			out.end()
 			errs.end()
-			if statuses[i] = exitStatus(ctx, err); !isGuestStatus(err) {
-				writing.Lock()
-				defer writing.Unlock()
-				report(e.Streams, err)
+			statuses[i] = exitStatus(ctx, err)
+			if isGuestStatus(err) {
+				_ = errs.line([]byte(err.Error()))
+				return
 			}
+			writing.Lock()
+			defer writing.Unlock()
+			report(e.Streams, err)
 		})
 	}
 	running.Wait()
@@ -94,10 +97,16 @@ func executeMany(ctx context.Context, e *env, o execOptions, eo session.ExecOpti
 	return &session.ExitError{Code: worst} // each error was told
 }
 
-// executeOn runs a command on one target.
+// executeOn runs a command on one target, from now on for as long as it may take.
 func executeOn(ctx context.Context, e *env, t *family.Target, o execOptions, s *ui.Streams, eo session.ExecOptions) error {
 	if o.user != "" && o.user != t.User {
 		return unreached{fmt.Errorf("exec on %s as %s: the recipe lets in %s alone", t.FullID(), o.user, t.User)}
+	}
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		cause := timedOut{fmt.Errorf("exec on %s: not done after %s", t.FullID(), o.timeout)}
+		ctx, cancel = context.WithTimeoutCause(ctx, o.timeout, cause)
+		defer cancel()
 	}
 	c, err := dialTarget(ctx, e, t, o.noMaster)
 	if err != nil && ctx.Err() != nil {

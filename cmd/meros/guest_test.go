@@ -123,8 +123,11 @@ func TestExecOnMany(t *testing.T) {
 	meet := filepath.Join(t.TempDir(), "meet")
 	script := fmt.Sprintf(`touch %s$(cat number); while [ $(ls %s* | wc -l) -lt 3 ]; do sleep 0.05; done; printf 'x\033[2J\n'; cat; exit $(cat number)`, meet, meet)
 	got := exec("*-t", "--timeout", "20s", "--", "sh", "-c", script)
-	if want := []string{`a-t: x\x1b[2J` + "\n", `b-t: x\x1b[2J` + "\n", `c-t: x\x1b[2J` + "\n"}; !slices.Equal(lines(got.out), want) || got.errs != "" || got.status != 2 {
+	if want := []string{`a-t: x\x1b[2J` + "\n", `b-t: x\x1b[2J` + "\n", `c-t: x\x1b[2J` + "\n"}; !slices.Equal(lines(got.out), want) || got.status != 2 {
 		t.Errorf("side by side: %+v", got)
+	}
+	if want := []string{"b-t: exit status 1\n", "c-t: exit status 2\n"}; !slices.Equal(lines(got.errs), want) {
+		t.Errorf("the statuses are told as %q, want %q", got.errs, want)
 	}
 
 	for pattern, want := range map[string]string{"a-t,c-t": "ac", "[ab]-t": "ab", "?-t": "abc", "c-*,c-t": "c"} {
@@ -142,8 +145,18 @@ func TestExecOnMany(t *testing.T) {
 	wantCall(t, "no pattern", exec("a-[", "--", "true"), 2, "", "is no pattern")
 	wantCall(t, "a terminal for many", exec("*-t", "--tty", "--", "true"), 2, "", "--tty is for one target")
 	wantCall(t, "another user", exec("*-t", "-u", "root", "--", "true"), 255, "", "exec on b-t as root: the recipe lets in someone alone")
-	wantCall(t, "the worst", exec("a-t,b-t", "--", "sh", "-c", "exit $((9 - $(cat number)))"), 9, "", "")
-	wantCall(t, "its time", exec("a-t,b-t", "--timeout", "200ms", "--", "sleep", "60"), 124, "", "not done after 200ms")
+	wantCall(t, "the worst", exec("a-t,b-t", "--", "sh", "-c", "exit $((9 - $(cat number)))"), 9, "", "b-t: exit status 8\n")
+	wantCall(t, "its time", exec("a-t,b-t", "--timeout", "200ms", "--", "sleep", "60"), 124, "", "meros: error: exec on b-t: not done after 200ms\n")
+}
+
+// One that waits until others have ended has as much time as they had.
+func TestExecOnMoreThanRunAtOnce(t *testing.T) {
+	var names []string
+	for i := range maxAtOnce + 1 {
+		names = append(names, fmt.Sprintf("many%d-t", i))
+	}
+	root, _ := testGuests(t, names...)
+	wantCall(t, "all", meros(t, root, "", "exec", "many*", "--no-master", "--timeout", "4s", "--", "sleep", "2.2"), 0, "", "")
 }
 
 // echo answers each connection with what it sends.

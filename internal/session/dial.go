@@ -252,6 +252,13 @@ func (c *Conn) Close() error {
 	return err
 }
 
+// lost says that the connection ended before the work on it did, and what helps.
+func (c *Conn) lost(why string) error {
+	err := fmt.Errorf("%s: %w: %s", c.fullID, ErrLost, why)
+	return hint.Add(hint.Add(err, "if it does, meros console %s gets in without the network", c.fullID),
+		"meros info %s shows whether it runs", c.fullID)
+}
+
 // fault words an error of an operation on the connection: a link that ended is
 // ErrLost, whatever the operation made of it.
 func (c *Conn) fault(err error) error {
@@ -259,10 +266,10 @@ func (c *Conn) fault(err error) error {
 		return err
 	}
 	if why := c.pulse.dead.Load(); why != nil {
-		return fmt.Errorf("%w: %s", ErrLost, *why)
+		return c.lost(*why)
 	}
 	if c.pulse.ended.Load() {
-		return fmt.Errorf("%w: the guest or the network ended it", ErrLost)
+		return c.lost("the guest or the network ended it")
 	}
 	return fromGuest(err)
 }

@@ -278,7 +278,10 @@ func TestLostConnection(t *testing.T) {
 		}
 	})
 	err := Exec(t.Context(), c, quiet(), []string{"sleep", "60"}, ExecOptions{})
-	if !errors.Is(err, ErrLost) {
-		t.Errorf("error %v, want ErrLost", err)
+	if !errors.Is(err, ErrLost) || !strings.HasPrefix(err.Error(), c.fullID+": connection lost: ") {
+		t.Errorf("error %v, want ErrLost with the full id", err)
+	}
+	if hints := strings.Join(hint.Of(err), "\n"); !strings.Contains(hints, "meros info "+c.fullID) || !strings.Contains(hints, "meros console "+c.fullID) {
+		t.Errorf("hints %q", hints)
 	}
 }

@@ -163,7 +163,7 @@ func (c *Conn) ended(err error) error {
 		return exitError(err)
 	}
 	if _, ok := errors.AsType[*ssh.ExitMissingError](err); ok && !c.pulse.ended.Load() && c.pulse.dead.Load() == nil {
-		return fmt.Errorf("%w: the command ended without a status", ErrLost)
+		return c.lost("the command ended without a status")
 	}
 	return c.fault(err)
 }
