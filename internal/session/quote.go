@@ -25,9 +25,9 @@ func CheckEnv(setting string) error {
 	return nil
 }
 
-// commandLine returns the line that makes a POSIX shell run argv as it stands,
-// with env, each NAME=VALUE, set. SSH has no argument vectors: a guest's sshd
-// hands one string to the user's shell (RFC 4254, 6.5).
+// commandLine returns the line that makes the user's shell run argv as it stands,
+// with env, each NAME=VALUE, set, which csh cannot. SSH has no argument vectors: a
+// guest's sshd hands one string to that shell (RFC 4254, 6.5).
 func commandLine(argv, env []string) (string, error) {
 	if len(argv) == 0 {
 		return "", errors.New("no command")
@@ -49,8 +49,12 @@ func commandLine(argv, env []string) (string, error) {
 	return strings.Join(words, " "), nil
 }
 
-// quote makes any string without NUL one word of a POSIX shell. A word that is
-// quoted is never a keyword, an alias or an assignment.
-func quote(s string) string {
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
+// outsideQuotes are what shells understand alike only behind a backslash outside
+// single quotes: in them \\ and \' are one character for fish, and ! recalls a line
+// for csh.
+var outsideQuotes = strings.NewReplacer(`'`, `'\''`, `\`, `'\\'`, `!`, `'\!'`)
+
+// quote makes any string without NUL one word of a POSIX shell, and of fish; of csh,
+// where it has no newline. A word that is quoted is never an alias or an assignment,
+// nor, but in fish, a keyword.
+func quote(s string) string { return "'" + outsideQuotes.Replace(s) + "'" }

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,33 +16,52 @@ var nasty = []string{
 	"é", "日本", "%s", "a'b'c", `'\''`, `$'\n'`, "\x7f",
 }
 
-// sh runs a line as sshd does and returns its output.
+// sh runs a line as sshd does for a user of /bin/sh, and returns its output.
 func sh(t testing.TB, line string) string {
 	t.Helper()
+	return inShell(t, line, "/bin/sh")
+}
+
+func inShell(t testing.TB, line string, shell ...string) string {
+	t.Helper()
 	var out bytes.Buffer
-	err := proc.Host{}.Run(t.Context(), proc.Cmd{Argv: []string{"/bin/sh", "-c", line}, Stdout: &out})
+	err := proc.Host{}.Run(t.Context(), proc.Cmd{Argv: append(shell, "-c", line), Stdout: &out})
 	if err != nil {
-		t.Fatalf("sh -c %q: %v", line, err)
+		t.Fatalf("%s -c %q: %v", shell, line, err)
 	}
 	return out.String()
 }
 
+// Each shell that is here is asked, whichever a guest's user may have.
 func TestCommandLineKeepsEveryByte(t *testing.T) {
 	var all []byte
 	for b := 1; b < 256; b++ {
 		all = append(all, byte(b))
 	}
 	args := append([]string{string(all)}, nasty...)
-	line, err := commandLine(append([]string{"printf", `%s\0`}, args...), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := strings.Split(strings.TrimSuffix(sh(t, line), "\x00"), "\x00")
-	if len(got) != len(args) {
-		t.Fatalf("got %d arguments, want %d", len(got), len(args))
-	}
-	for i := range args {
-		want(t, "argument", got[i], args[i])
+	t.Setenv("HOME", t.TempDir()) // nobody's settings
+	for _, shell := range []string{"sh", "bash", "dash", "busybox sh", "zsh", "ksh", "mksh", "fish", "csh", "tcsh"} {
+		argv := strings.Fields(shell)
+		if _, err := proc.Find(argv[0]); err != nil {
+			continue
+		}
+		t.Run(shell, func(t *testing.T) {
+			sent := slices.Clone(args)
+			if strings.HasSuffix(shell, "csh") { // it has no way to write a newline that others have
+				sent = slices.DeleteFunc(sent, func(s string) bool { return strings.Contains(s, "\n") })
+			}
+			line, err := commandLine(append([]string{"printf", `%s\0`}, sent...), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Split(strings.TrimSuffix(inShell(t, line, argv...), "\x00"), "\x00")
+			if len(got) != len(sent) {
+				t.Fatalf("got %d arguments, want %d", len(got), len(sent))
+			}
+			for i := range sent {
+				want(t, "argument", got[i], sent[i])
+			}
+		})
 	}
 }
 
