@@ -58,8 +58,9 @@ func newLogCmd(e *env) *cobra.Command {
 		Use:   "log [NAME]",
 		Short: "Show what meros did, or one of its logs (--log)",
 		Long: `Show what meros did, oldest first. With NAME, show that log instead: the output
-of a build is build-FULLID, that of a family's host hooks hooks-FAMILY, a guest's
-boot console FULLID.console.
+of a build is build-FULLID, that of a family's host hooks hooks-FAMILY, of a run
+--detach run-FULLID (the one before: run-FULLID.1), a guest's boot console
+FULLID.console.
 `,
 		Example: `  meros log
   meros log build-mos_demo-box

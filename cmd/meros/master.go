@@ -31,7 +31,8 @@ func dialTarget(ctx context.Context, e *env, t *family.Target, noMaster bool) (*
 			return "", err
 		}
 		argv := []string{self, "--root", e.Paths.Root, "master", t.FullID()}
-		return proc.Detach(proc.Cmd{Argv: argv, Dir: "/", ExtraFiles: []*os.File{tcp}})
+		// One that is on its way serves the next call, whatever ends this one.
+		return proc.Detach(context.WithoutCancel(ctx), proc.Cmd{Argv: argv, Dir: "/", ExtraFiles: []*os.File{tcp}})
 	})
 }
 

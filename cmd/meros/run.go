@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"meros/internal/family"
-	"meros/internal/proc"
 	"meros/internal/session"
 )
 
@@ -125,7 +123,7 @@ func runProgram(ctx context.Context, e *env, o runOptions) error {
 		return fmt.Errorf("run on %s: %w", o.fullID, err)
 	}
 	if o.detach {
-		return detach(e, o)
+		return detach(ctx, e, o)
 	}
 	if o.disposable {
 		return inDisposable(ctx, e, o.fullID, func() error { return runIn(ctx, e, o, ro, screen, t) })
@@ -143,46 +141,4 @@ func runIn(ctx context.Context, e *env, o runOptions, ro session.RunOptions, scr
 	}
 	defer c.Close()
 	return guestStatus(session.Run(ctx, c, e.Paths, e.Streams, e.Runner, screen, t, ro))
-}
-
-// detach runs the same call once more, in the background.
-func detach(e *env, o runOptions) error {
-	log, err := e.Paths.OpenLog("run-" + o.fullID)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	argv := []string{self, "--root", e.Paths.Root, "run", o.fullID, "--detached", "--display", o.display}
-	for flag, set := range map[string]bool{"--no-master": o.noMaster, "--disposable": o.disposable} {
-		if set {
-			argv = append(argv, flag)
-		}
-	}
-	if o.border != "" {
-		argv = append(argv, "--border", o.border)
-	}
-	for _, words := range o.allow {
-		argv = append(argv, "--allow", words)
-	}
-	for _, setting := range o.env {
-		argv = append(argv, "--env", setting)
-	}
-	argv = append(append(argv, "--"), o.argv...)
-	_, err = proc.Detach(proc.Cmd{Argv: argv, Stdout: log, Stderr: log})
-	exit, failed := errors.AsType[*proc.ExitError](err)
-	if !failed {
-		return err
-	}
-	words, err := os.ReadFile(log.Name())
-	if err != nil {
-		return err
-	}
-	if _, err := e.Err.Write(words); err != nil { // the other process's own report
-		return err
-	}
-	return &session.ExitError{Code: exit.Code}
 }

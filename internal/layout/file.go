@@ -70,13 +70,14 @@ func (p Paths) WriteFile(path string, content []byte, mode fs.FileMode) error {
 	return f.CloseAtomicallyReplace()
 }
 
-// OpenLog makes a fresh log file of that name and returns it open.
+// OpenLog makes a fresh log file of that name and returns it open. What several
+// processes write to it comes one after the other.
 func (p Paths) OpenLog(name string) (*os.File, error) {
 	path := p.Log(name)
 	if err := p.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}

@@ -3,9 +3,11 @@ package layout
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -40,6 +42,23 @@ func (p Paths) AppendLog(name, line string) error {
 	}
 	_, err = f.WriteString(line)
 	return errors.Join(err, f.Close(), p.Owner.Give(path))
+}
+
+// SetLogAside makes room for a fresh log: the one of that name becomes NAME.1, that
+// one NAME.2 and so on, of which so many are kept. Who writes one of them goes on in it.
+func (p Paths) SetLogAside(name string, kept int) error {
+	earlier := func(n int) string {
+		if n == 0 {
+			return p.Log(name)
+		}
+		return p.Log(name + "." + strconv.Itoa(n))
+	}
+	for n := kept; n > 0; n-- {
+		if err := os.Rename(earlier(n-1), earlier(n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Logs returns the names of all logs.

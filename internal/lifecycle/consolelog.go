@@ -1,7 +1,6 @@
 package lifecycle
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -59,13 +58,7 @@ func (g Guests) setLogsAside(fullID string) error {
 	if info, err := os.Stat(last); err != nil || info.Size() == 0 {
 		return removeAll(last)
 	}
-	for n := keptBoots; n > 1; n-- {
-		err := os.Rename(earlierLog(g.Paths, fullID, n-1), earlierLog(g.Paths, fullID, n))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return os.Rename(last, earlierLog(g.Paths, fullID, 1))
+	return g.Paths.SetLogAside(fullID+consoleSuffix, keptBoots)
 }
 
 // follower reads a console log as it grows, also when libvirt's log daemon goes
