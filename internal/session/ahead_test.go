@@ -123,6 +123,29 @@ var commandsOf = [][]string{
 	{"awk", "{ print ($1 == $5), ($1 == $6), $7 }", "/proc/self/stat"},
 }
 
+// What meros itself asks for is taken for plain, so that the user's shell becomes the
+// program; what a shell would make something of is not.
+func TestPlain(t *testing.T) {
+	var words []string
+	for _, word := range append([]string{everyByte}, nasty...) {
+		if !strings.Contains(word, "\n") {
+			words = append(words, word)
+		}
+	}
+	line, err := commandLine(append([]string{"/bin/printf"}, words...), []string{"A=" + everyByte, "B="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, after, _ := strings.Cut(line, "'/bin/printf'")
+	want(t, "lines", forReader(line), "/bin/printf\n"+before+"\n'/bin/printf'"+after+"\n")
+	for _, line := range []string{
+		"true", "'true' $(id)", "'true'; id", "'true' | cat", "'true' >'a'", "'true' 'a", "A=1 'true'", "A='1'", "''", "'a b'", "'a'b",
+		"'true' \"a\"", "'true' `id`", "'true' &", "PATH='/x' 'true'", "A='1' PATH='/x' 'true'", "'true'  'a'", "'true' \\",
+	} {
+		want(t, line, forReader(line), "\n\n"+line+"\n")
+	}
+}
+
 // A command that a waiting process runs sees, and shows, nothing else than one that
 // sshd starts.
 func TestAheadIsAsSSHD(t *testing.T) {
