@@ -44,6 +44,16 @@ func Used(getenv func(string) string) bool {
 	return strings.HasPrefix(getenv("http_proxy"), "http://"+proxyUser+":")
 }
 
+// Transport gets addresses through the Proxy whose Env this process was given. Go's own
+// prefers HTTP_PROXY to http_proxy, and asks this host and those of NO_PROXY itself.
+func Transport(getenv func(string) string) (http.RoundTripper, error) {
+	proxy, err := url.Parse(getenv("http_proxy"))
+	if err != nil {
+		return nil, err
+	}
+	return &http.Transport{Proxy: http.ProxyURL(proxy), DisableKeepAlives: true}, nil
+}
+
 // proxyUser stands before the password in the address of a Proxy.
 const proxyUser = "meros"
 

@@ -50,14 +50,18 @@ func open(ctx context.Context, address string) (io.ReadCloser, error) {
 	if u.Scheme == "file" {
 		return os.Open(u.Path)
 	}
+	client := &http.Client{CheckRedirect: checkRedirect}
 	if mirror.Used(os.Getenv) {
 		address = mirror.Plain(address)
+		if client.Transport, err = mirror.Transport(os.Getenv); err != nil {
+			return nil, err
+		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := stall.Do(&http.Client{CheckRedirect: checkRedirect}, req, stall.Time)
+	resp, err := stall.Do(client, req, stall.Time)
 	if err != nil {
 		return nil, err
 	}
