@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,6 +54,9 @@ The images are made in data/images/, the output of all tools in data/log/.
 }
 
 func build(ctx context.Context, e *env, o buildOptions) error {
+	if o.jobs < 0 {
+		return usage(errors.New("build: --jobs takes a number above 0"))
+	}
 	if err := e.resolve(); err != nil {
 		return err
 	}
