@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,9 @@ func kernelBuild(ctx context.Context, e *env, o kernel.Options) error {
 	}
 	if err := e.resolve(); err != nil {
 		return err
+	}
+	if err := kernel.Known(e.Paths.KernelConf(), o.With); err != nil {
+		return usage(fmt.Errorf("--with: %w", err))
 	}
 	_, err := kernel.Builder{Streams: e.Streams, Runner: e.Runner, Paths: e.Paths}.Build(ctx, o)
 	return err

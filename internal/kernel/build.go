@@ -41,6 +41,23 @@ type Options struct {
 	Anew   bool     // forget what was compiled before
 }
 
+// Check finds words of a call that have not their form.
+func (o Options) Check() error {
+	if err := o.Request.Check(); err != nil {
+		return err
+	}
+	for _, name := range o.With {
+		if !fragmentName.MatchString(name) {
+			return fmt.Errorf("--with: %w", noName(name))
+		}
+	}
+	if o.Arch == "" {
+		return nil
+	}
+	_, err := findArch(o.Arch)
+	return err
+}
+
 // LogName is the log of the last build.
 const LogName = "kernel-build"
 

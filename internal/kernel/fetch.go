@@ -73,10 +73,10 @@ func (c Conf) repo(url string, q Request) repo {
 // git fetches one tag, nothing before it, and verifies it.
 func (b Builder) git(ctx context.Context, r repo) (Tree, error) {
 	if !tagForm.MatchString(r.tag) {
-		return Tree{}, fmt.Errorf("%q is no tag's name", r.tag)
+		return Tree{}, noTag(r.tag)
 	}
 	if r.commit != "" && !commitForm.MatchString(r.commit) {
-		return Tree{}, fmt.Errorf("%q is no commit: want 40 hexadecimal digits", r.commit)
+		return Tree{}, noCommit(r.commit)
 	}
 	sum := sha256.Sum256([]byte(r.url + " " + r.tag))
 	dir := b.dir("src", "git-"+hex.EncodeToString(sum[:8]))
@@ -90,6 +90,12 @@ func (b Builder) git(ctx context.Context, r repo) (Tree, error) {
 		return Tree{}, err
 	}
 	return Tree{Dir: dir, ID: "commit-" + commit, Origin: fmt.Sprintf("%s tag %s, commit %s (%s)", r.url, r.tag, commit, how)}, nil
+}
+
+func noTag(s string) error { return fmt.Errorf("%q is no tag's name", s) }
+
+func noCommit(s string) error {
+	return fmt.Errorf("%q is no commit: want 40 or 64 hexadecimal digits in lower case", s)
 }
 
 // fetch clones into a folder beside dir, which takes its name when it is verified.

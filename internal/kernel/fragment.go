@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 
@@ -99,7 +100,7 @@ var fragmentName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 
 func readFragment(dir, arch, name string) ([]Ask, error) {
 	if !fragmentName.MatchString(name) {
-		return nil, fmt.Errorf("%q is no fragment's name", name)
+		return nil, noName(name)
 	}
 	var asks []Ask
 	for _, file := range []string{name + ".config", name + "." + arch + ".config"} {
@@ -109,7 +110,7 @@ func readFragment(dir, arch, name string) ([]Ask, error) {
 			continue
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, hint.Add(fmt.Errorf("no fragment %s: %s is missing", name, path), "there are: %s", strings.Join(fragmentsOf(dir), ", "))
+			return nil, noFragment(dir, name)
 		}
 		if err != nil {
 			return nil, err
@@ -121,6 +122,24 @@ func readFragment(dir, arch, name string) ([]Ask, error) {
 		asks = append(asks, more...)
 	}
 	return asks, nil
+}
+
+func noName(s string) error { return fmt.Errorf("%q is no fragment's name", s) }
+
+func noFragment(dir, name string) error {
+	return hint.Add(fmt.Errorf("no fragment %s: %s is missing", name, filepath.Join(dir, name+".config")),
+		"there are: %s", strings.Join(fragmentsOf(dir), ", "))
+}
+
+// Known reports a name that dir has no fragment of.
+func Known(dir string, names []string) error {
+	have := fragmentsOf(dir)
+	for _, name := range names {
+		if !slices.Contains(have, name) {
+			return noFragment(dir, name)
+		}
+	}
+	return nil
 }
 
 // fragmentsOf lists the names of the fragments in dir.

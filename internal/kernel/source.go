@@ -25,10 +25,14 @@ type Request struct {
 	Commit string // what the tag must point to
 }
 
-// Check finds what a call says beside Source that Source has no use for.
+// Check finds words that have not their form, and what a call says beside Source
+// that Source has no use for.
 func (q Request) Check() error {
 	kind := q.kind()
 	switch {
+	case kind == aTarball && !urlForm.MatchString(q.Source) && remoteForm.MatchString(q.Source) && !exists(q.Source):
+		return hint.Add(fmt.Errorf("--source: %q is no address that a kernel's source is taken from", q.Source),
+			"https, http, git, ssh and file URLs are taken, such as ssh://git@example.org/linux.git; a file or folder of that name as ./NAME")
 	case q.SHA256 != "" && kind != aTarball:
 		return hint.Add(fmt.Errorf("--sha256 is the sum of a tarball, and the source is %s", kind),
 			"add --source with the tarball's file or URL, or leave --sha256 away")
@@ -37,8 +41,21 @@ func (q Request) Check() error {
 	case (q.Tag != "" || q.Commit != "") && kind != ofConf && kind != aRepository:
 		return hint.Add(fmt.Errorf("--tag and --commit are of a git repository, and the source is %s", kind),
 			"give --source the repository's URL; without --source it is kernel.conf's")
+	case q.Tag != "" && !tagForm.MatchString(q.Tag):
+		return fmt.Errorf("--tag: %w", noTag(q.Tag))
+	case q.Commit != "" && !commitForm.MatchString(q.Commit):
+		return fmt.Errorf("--commit: %w", noCommit(q.Commit))
 	}
 	return nil
+}
+
+// remoteForm holds for what means another host: a URL of any scheme, and the form
+// of scp (git-clone(1): no slash before the first colon).
+var remoteForm = regexp.MustCompile(`://|^[^/]+:`)
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // What a Source may be, for people.
