@@ -334,10 +334,12 @@ func (m *making) compile(ctx context.Context, r *Record) error {
 	}
 	m.Step("compiling %s with %d jobs, all it prints goes to %s", r.Release, jobs, m.log.Name())
 	started := time.Now()
-	p := newProgress(m.Streams, objectsIn(m.obj), m.expected(r.Symbols))
+	current, older := objectsIn(m.obj)
+	p := newProgress(m.Streams, current, m.expected(r.Symbols), older > 0)
 	err = m.make(ctx, io.MultiWriter(m.log, m.Tool(), p), nil, fmt.Sprintf("-j%d", jobs), m.arch.target)
 	p.end()
-	r.Objects, r.Seconds = objectsIn(m.obj), time.Since(started).Round(time.Second).Seconds()
+	current, older = objectsIn(m.obj)
+	r.Objects, r.Seconds = current+older, time.Since(started).Round(time.Second).Seconds()
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("compile: %w", buildHint(firstFault(err), m.log.Name()))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -34,11 +35,12 @@ type progress struct {
 	part          []byte // of a line
 	before, count int    // files that were there; files compiled since
 	total         int    // expected, both together
+	older         bool   // files of an earlier configuration are there, of which make may take some
 	said          time.Time
 }
 
-func newProgress(s *ui.Streams, before, total int) *progress {
-	p := &progress{s: s, before: before, total: total, now: time.Now}
+func newProgress(s *ui.Streams, before, total int, older bool) *progress {
+	p := &progress{s: s, before: before, total: total, older: older, now: time.Now}
 	p.started = p.now()
 	p.said = p.started
 	if tty, ok := ui.Terminal(s.Err); ok && !s.Quiet && !s.Verbose {
@@ -80,13 +82,16 @@ func (p *progress) say() {
 // words say how far it is, such as: compiling: 431 of about 1500 files, 29 %, 5m left
 func (p *progress) words(now time.Time) string {
 	done := p.before + p.count
-	if done >= p.total {
+	if done > p.total {
 		return fmt.Sprintf("compiling: %d files, more than the %d that were expected", done, p.total)
 	}
-	words := fmt.Sprintf("compiling: %d of about %d files, %d %%", done, p.total, 100*done/p.total)
+	words, most := fmt.Sprintf("compiling: %d of about %d files, %d %%", done, p.total, 100*done/p.total), ""
+	if p.older {
+		words, most = fmt.Sprintf("compiling: %d files, at most about %d more", done, p.total-done), "at most "
+	}
 	if p.count >= 20 {
 		left := now.Sub(p.started) / time.Duration(p.count) * time.Duration(p.total-done)
-		words += ", " + roughly(left) + " left"
+		words += ", " + most + roughly(left) + " left"
 	}
 	return words
 }
@@ -108,14 +113,25 @@ func (p *progress) end() int {
 	return p.before + p.count
 }
 
-// objectsIn counts what an earlier, broken-off build has compiled already.
-func objectsIn(dir string) int {
-	n := 0
+// objectsIn counts the object files below dir: those of the configuration that is
+// there, which a broken-off build has compiled already, and those of an earlier one.
+func objectsIn(dir string) (current, older int) {
+	var configured time.Time
+	if info, err := os.Stat(filepath.Join(dir, ".config")); err == nil {
+		configured = info.ModTime()
+	}
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && strings.HasSuffix(path, ".o") && !strings.HasSuffix(path, "built-in.o") {
-			n++
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".o") || strings.HasSuffix(path, "built-in.o") {
+			return nil
+		}
+		// kconfig writes the configuration, so it is always older.
+		ofKconfig := filepath.Base(filepath.Dir(path)) == "kconfig"
+		if info, err := d.Info(); err == nil && !ofKconfig && info.ModTime().Before(configured) {
+			older++
+		} else {
+			current++
 		}
 		return nil
 	})
-	return n
+	return current, older
 }

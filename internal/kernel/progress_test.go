@@ -2,6 +2,8 @@ package kernel
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +13,7 @@ import (
 
 func TestProgressWords(t *testing.T) {
 	var said bytes.Buffer
-	p := newProgress(&ui.Streams{Err: &said}, 100, 500)
+	p := newProgress(&ui.Streams{Err: &said}, 100, 500, false)
 	clock := p.started
 	p.now = func() time.Time { return clock }
 	for range 100 {
@@ -28,9 +30,34 @@ func TestProgressWords(t *testing.T) {
 	if n := strings.Count(said.String(), "\n"); n != 3 || strings.Contains(said.String(), "\x1b") {
 		t.Errorf("%d lines in 100 s, want 3 without escape codes:\n%s", n, &said)
 	}
+	p.older = true // how many of those that are there make takes, nobody knows
+	if got, want := p.words(clock), "compiling: 200 files, at most about 300 more, at most 5m left"; got != want {
+		t.Errorf("words = %q, want %q", got, want)
+	}
 	p.total = 10 // an estimate that was too low
 	if got := p.words(clock); !strings.Contains(got, "200 files, more than the 10 that were expected") {
 		t.Errorf("words past the estimate = %q", got)
+	}
+}
+
+// Objects of an earlier configuration are not what a broken-off build has done.
+func TestObjectsOfAnEarlierConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	if err := os.MkdirAll(filepath.Join(dir, "scripts/kconfig"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, age := range map[string]time.Duration{"scripts/kconfig/conf.o": 2, "a.o": 2, "b.o": 2, ".config": 1, "c.o": 1, "d.o": 0, "built-in.o": 0, "e.c": 0} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, now, now.Add(-age*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if current, older := objectsIn(dir); current != 3 || older != 2 {
+		t.Errorf("objectsIn = %d, %d, want 3 of this configuration and 2 of an earlier one", current, older)
 	}
 }
 
