@@ -11,8 +11,11 @@ func TestKernelCommandLine(t *testing.T) {
 		{"all of it", "<type>hvm</type>", uuid, "<cmdline>root=PARTUUID=" + uuid + " rw console=ttyS0 no_timer_check</cmdline>"},
 		{"an image not known", "<type>hvm</type>", "", "<cmdline>root=/dev/sda1 rw console=ttyS0 no_timer_check</cmdline>"},
 		{"no root", "<type>hvm</type><cmdline>quiet console=ttyS0</cmdline>", uuid, "<cmdline>root=PARTUUID=" + uuid + " quiet console=ttyS0 no_timer_check</cmdline>"},
-		{"a root", "<type>hvm</type><cmdline>root=/dev/sda1 rw quiet</cmdline>", uuid, "<cmdline>root=/dev/sda1 rw quiet no_timer_check</cmdline>"},
-		{"a timer check that is left out", "<type>hvm</type><cmdline>root=/dev/sda1 no_timer_check rw</cmdline>", uuid, "<cmdline>root=/dev/sda1 no_timer_check rw</cmdline>"},
+		{"a root", "<type>hvm</type><cmdline>root=/dev/sda1 rw console=tty0</cmdline>", uuid, "<cmdline>root=/dev/sda1 rw console=tty0 no_timer_check</cmdline>"},
+		{"no console", "<type>hvm</type><cmdline>root=/dev/sda1 rw netconsole=x quiet</cmdline>", uuid, "<cmdline>console=tty0 console=ttyS0 root=/dev/sda1 rw netconsole=x quiet no_timer_check</cmdline>"},
+		{"no console on arm", `<type arch="aarch64">hvm</type><cmdline>root=/dev/sda1</cmdline>`, uuid, "<cmdline>console=tty0 console=ttyAMA0 root=/dev/sda1</cmdline>"},
+		{"neither", "<type>hvm</type><cmdline>quiet</cmdline>", uuid, "<cmdline>root=PARTUUID=" + uuid + " console=tty0 console=ttyS0 quiet no_timer_check</cmdline>"},
+		{"a timer check that is left out", "<type>hvm</type><cmdline>root=/dev/sda1 console=ttyS0 no_timer_check rw</cmdline>", uuid, "<cmdline>root=/dev/sda1 console=ttyS0 no_timer_check rw</cmdline>"},
 		{"arm", `<type arch="aarch64">hvm</type>`, uuid, "console=ttyAMA0</cmdline>"},
 		{"a kernel of the recipe's", "<type>hvm</type><kernel>/other</kernel>", uuid, "<kernel>/other</kernel>"},
 	} {

@@ -231,12 +231,28 @@ func (d *domain) fillKernel() {
 	if d.Initrd != "" && os.SelectElement("initrd") == nil {
 		os.CreateElement("initrd").SetText(varInitrd)
 	}
-	cmdline := child(os, "cmdline")
-	switch words := strings.Fields(cmdline.Text()); {
-	case len(words) == 0:
-		cmdline.SetText(d.rootWord() + " rw console=" + d.console())
-	case !slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "root=") }):
-		cmdline.SetText(d.rootWord() + " " + strings.TrimSpace(cmdline.Text()))
+	d.fillCmdline(child(os, "cmdline"))
+}
+
+// fillCmdline names the root and the serial console, whose output is the console
+// log, where the recipe's command line does not.
+func (d *domain) fillCmdline(cmdline *etree.Element) {
+	root, console := d.rootWord(), "console="+d.console()
+	words := strings.Fields(cmdline.Text())
+	if len(words) == 0 {
+		cmdline.SetText(root + " rw " + console)
+		return
+	}
+	names := func(prefix string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, prefix) })
+	}
+	// In front: what stands behind a -- is init's. tty0 is where the kernel speaks
+	// that is told of no console: who watches the screen still sees it.
+	if !names("console=") {
+		cmdline.SetText("console=tty0 " + console + " " + strings.TrimSpace(cmdline.Text()))
+	}
+	if !names("root=") {
+		cmdline.SetText(root + " " + strings.TrimSpace(cmdline.Text()))
 	}
 }
 
