@@ -57,6 +57,7 @@ var (
 // of a panic.
 var dead = []struct{ words, fault string }{
 	{"(initramfs)", "its initrd found no root file system, and waits at a shell"},
+	{"initramfs emergency recovery shell", "its initrd found no root file system, and waits at a shell"}, // Alpine's mkinitfs
 	{"dracut:/#", "its initrd found no root file system, and waits at a shell"},
 	{"You are in emergency mode", "its init gave up, and waits at an emergency shell"},
 	{"Give root password for maintenance", "its init gave up, and waits at an emergency shell"},

@@ -168,13 +168,25 @@ func (g Guests) domainDoc(f *family.Family, t *family.Target, networks []virt.Ne
 		}
 	}
 	if _, err := ReadImageRecord(g.Paths, id); err == nil && t.Rootfs {
-		guest.RootPart = image.UUIDsOf(id).Partition
+		guest.Root = rootWords(t, guest.Initrd != "")
 	}
 	doc, err := virt.DomainDocument(content, guest)
 	if err != nil {
 		return doc, fmt.Errorf("%s: %w", t.DomainFile, err)
 	}
 	return doc, nil
+}
+
+// rootWords name the root of an image that meros packed on the kernel command
+// line: the partition by its UUID, which a kernel finds by itself and Debian's
+// initrd as well. Alpine's initrd mounts with busybox, which knows UUID= of file
+// systems only, and has no driver of one unless it is named (mkinitfs-bootparam(7)).
+func rootWords(t *family.Target, initrd bool) string {
+	ids := image.UUIDsOf(t.FullID())
+	if initrd && t.Distro == "alpine" {
+		return "root=UUID=" + ids.Root + " rootfstype=ext4 modules=sd-mod,ext4"
+	}
+	return "root=PARTUUID=" + ids.Partition
 }
 
 func exists(file string) bool {

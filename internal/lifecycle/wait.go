@@ -184,7 +184,7 @@ func stopped(err error, id string) error {
 func panicHint(err error) error {
 	switch text := err.Error(); {
 	case strings.Contains(text, "Unable to mount root"), strings.Contains(text, "no root file system"):
-		return hint.Add(err, "root= in the libvirt document has to name the image's partition: vda1 behind virtio, sda1 behind SATA and IDE; without an initrd a UUID= of the file system is not understood, PARTUUID= is")
+		return hint.Add(err, "root= in the libvirt document has to name the image's partition: vda1 behind virtio, sda1 behind SATA and IDE; without an initrd a UUID= of the file system is not understood, PARTUUID= is; Alpine's initrd understands UUID=, no PARTUUID=, and wants rootfstype=ext4 too")
 	case strings.Contains(text, "No working init"):
 		return hint.Add(err, "the image has no init for this kernel: is it built for another architecture?")
 	}

@@ -18,7 +18,7 @@ type Guest struct {
 	CDROM      string   // put into a drive of its own; "" for none
 	Kernel     string   // "" when the image boots itself
 	Initrd     string   // "" when the kernel needs none
-	RootPart   string   // UUID of the image's root partition; "" when it is not known
+	Root       string   // what names the image's root on the kernel command line; "" when it is not known
 	Networks   []string // names of the family's networks
 	ConsoleLog string   // what the serial console prints is added to this file
 	Accel      Accel
@@ -237,7 +237,7 @@ func (d *domain) fillKernel() {
 // fillCmdline names the root and the serial console, whose output is the console
 // log, where the recipe's command line does not.
 func (d *domain) fillCmdline(cmdline *etree.Element) {
-	root, console := d.rootWord(), "console="+d.console()
+	root, console := d.rootWords(), "console="+d.console()
 	words := strings.Fields(cmdline.Text())
 	if len(words) == 0 {
 		cmdline.SetText(root + " rw " + console)
@@ -256,12 +256,11 @@ func (d *domain) fillCmdline(cmdline *etree.Element) {
 	}
 }
 
-// rootWord names the root for the kernel command line: the partition by its
-// UUID, which the kernel itself finds, with an initrd and without; the UUID of a
-// file system would need an initrd.
-func (d *domain) rootWord() string {
-	if d.RootPart != "" {
-		return "root=PARTUUID=" + d.RootPart
+// rootWords name the root for the kernel command line; one that is not known is
+// the first partition.
+func (d *domain) rootWords() string {
+	if d.Root != "" {
+		return d.Root
 	}
 	return "root=/dev/" + d.rootDevice()
 }
