@@ -88,8 +88,8 @@ func (b Builder) lock(ctx context.Context, noWait bool) (func(), error) {
 }
 
 // Ensure returns the current kernel. One whose configuration is not what the
-// fragments say, or none, is built first: from the source that the last one was
-// made of, else from kernel.conf's.
+// fragments say, or none, is built first: from the source that was asked for when
+// the last one was, which may have become a newer one; else from kernel.conf's.
 func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
 	unlock, err := b.lock(ctx, false)
 	if err != nil {
@@ -104,7 +104,7 @@ func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
 		return next.Record, next.file, nil
 	}
 	if next.file != "" {
-		b.Step("the kernel is built again: %s since %s was built", next.Why, next.Record.Release)
+		b.Step("the kernel %s is built again: %s", next.Record.Release, next.Why)
 	}
 	r, err := b.build(ctx, next.options)
 	if err != nil {
@@ -129,14 +129,23 @@ func (b Builder) Next() (Next, error) {
 		return Next{Why: "none is built yet"}, nil
 	}
 	next := Next{Record: old, file: file, options: Options{Request: old.request(), With: old.With, Arch: old.Arch}}
-	if err != nil {
+	torn := errors.Is(err, errOtherFile)
+	if err != nil && !torn {
 		return next, err
 	}
 	p, err := b.plan(next.options)
-	if err == nil && p.config != old.Config {
+	switch {
+	case err != nil:
+		return next, err
+	case torn:
+		next.Why = "putting it in place was broken off"
+	case p.config != old.Config:
 		next.Why = "its configuration has changed"
 	}
-	return next, err
+	if next.Why != "" && old.Pinned != "" && old.Pinned != p.conf.Version {
+		next.Why += fmt.Sprintf(", and kernel.conf names %s instead of %s", p.conf.Version, old.Pinned)
+	}
+	return next, nil
 }
 
 // plan is what a build will be, as far as it is known without the source.
@@ -233,6 +242,9 @@ func (m *making) run(ctx context.Context) (Record, error) {
 		Config: m.config, Release: release, Arch: m.arch.name, With: m.With,
 		Source: m.tree.Origin, Asked: m.lasting(), Tag: m.Tag, Commit: m.Commit, Sum: m.SHA256,
 		Built: time.Now().UTC().Truncate(time.Second),
+	}
+	if m.Request == (Request{}) {
+		r.Pinned = m.conf.Version
 	}
 	err = m.compile(ctx, &r)
 	return r, errors.Join(err, m.giveTree(m.obj))
@@ -365,8 +377,7 @@ func (m *making) place(r Record) error {
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(image)
-	r.SHA256 = hex.EncodeToString(sum[:])
+	r.SHA256 = sumOfBytes(image)
 	if err := place(m.Paths, image, config, r); err != nil {
 		return err
 	}

@@ -231,6 +231,41 @@ func TestEnsureBuildsWhatFragmentsSay(t *testing.T) {
 	}
 }
 
+// A build that a changed fragment brings about takes the source that kernel.conf
+// names by then, and says so.
+func TestNextNamesAnotherVersion(t *testing.T) {
+	b := newBench(t)
+	file, sum := b.pack()
+	conf := filepath.Join(b.root, "conf/kernel/kernel.conf")
+	pin := "\nfragments = base\ntarball = file://" + file + "\nsha256 = " + sum + "\n"
+	b.write(conf, "version = 6.1"+pin)
+	b.mustBuild(kernel.Options{})
+	b.write(conf, "version = 6.2"+pin)
+	if next, err := b.builder().Next(); err != nil || next.Why != "" {
+		t.Errorf("Next = %+v, %v, want the current one", next, err)
+	}
+	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
+	if next, err := b.builder().Next(); err != nil || next.Why != "its configuration has changed, and kernel.conf names 6.2 instead of 6.1" {
+		t.Errorf("Next = %+v, %v", next, err)
+	}
+}
+
+// A build that ends between placing the kernel and its record is done again, of
+// the source that was asked for.
+func TestNextAfterAnInterruptedPlacing(t *testing.T) {
+	b := newBench(t)
+	b.mustBuild(b.fromSource())
+	b.write(filepath.Join(b.root, "data/images/bzImage-6.1.0-test"), "another")
+	b.calls()
+	if next, err := b.builder().Next(); err != nil || next.Why != "putting it in place was broken off" {
+		t.Errorf("Next = %+v, %v", next, err)
+	}
+	r, _, err := b.builder().Ensure(t.Context())
+	if err != nil || r.Asked != b.src || b.compiled() != 1 {
+		t.Errorf("Ensure = %+v, %v, want it built again of %s", r, err, b.src)
+	}
+}
+
 func TestBuildFaults(t *testing.T) {
 	t.Run("no Makefile", func(t *testing.T) {
 		b := newBench(t)

@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,9 +21,10 @@ type Record struct {
 	Config  string    `json:"config"`  // of the configuration alone
 	Release string    `json:"release"` // what uname -r prints
 	Arch    string    `json:"arch"`
-	Source  string    `json:"source"`          // where it came from, for people
-	Asked   string    `json:"asked,omitempty"` // --source, as far as it holds on any day
-	Tag     string    `json:"tag,omitempty"`   // --tag, --commit and --sha256, which verify it
+	Source  string    `json:"source"`           // where it came from, for people
+	Asked   string    `json:"asked,omitempty"`  // --source, as far as it holds on any day
+	Pinned  string    `json:"pinned,omitempty"` // version that kernel.conf had, where it said the source
+	Tag     string    `json:"tag,omitempty"`    // --tag, --commit and --sha256, which verify it
 	Commit  string    `json:"commit,omitempty"`
 	Sum     string    `json:"source_sha256,omitempty"`
 	With    []string  `json:"with,omitempty"` // fragments beside those of kernel.conf
@@ -51,26 +54,36 @@ func Current(p layout.Paths) (Record, string, error) {
 	return r, file, err
 }
 
+// errOtherFile is returned with the record of a kernel whose file is not the one
+// that was recorded: a build that replaced it was broken off.
+var errOtherFile = errors.New("the kernel's file is not the one that its record is of")
+
 func readRecord(file string) (Record, error) {
 	var r Record
 	content, err := os.ReadFile(file + recordSuffix)
 	if err == nil {
 		err = json.Unmarshal(content, &r)
 	}
-	if err == nil {
-		_, err = os.Stat(file)
+	if err != nil {
+		return r, err
+	}
+	image, err := os.ReadFile(file)
+	if err == nil && sumOfBytes(image) != r.SHA256 {
+		err = errOtherFile
 	}
 	return r, err
 }
 
+func sumOfBytes(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:])
+}
+
 // place puts a built kernel under its release and makes it the current one: the
-// kernel first, its record last, then the link.
+// kernel first, its record last, then the link. An old record stays until then: it
+// says what the kernel is to be made of, and vouches by its sum for no new file.
 func place(p layout.Paths, image, config []byte, r Record) error {
 	file := p.BuiltKernel(r.Release)
-	// An old record must not vouch for a new file.
-	if err := os.Remove(file + recordSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
