@@ -18,7 +18,7 @@ func newKernelBuildCmd(e *env) *cobra.Command {
 		Long: `Get the source of the kernel that conf/kernel/kernel.conf names, verify it,
 configure it from the fragments in conf/kernel/, and compile it: one file without
 modules, for guests that need no initrd. The result is data/images/bzImage-VERSION,
-and data/images/bzImage points to it. An unchanged source and configuration is not
+and data/images/bzImage points to it; for arm64 both are called Image. An unchanged source and configuration is not
 built again; a build that was broken off goes on where it was. Needs no root.
 
 Where the network does not reach kernel.org, --source distro takes the source

@@ -64,8 +64,8 @@ const LogName = "kernel-build"
 // lockName cannot be a family's: those have no dash.
 const lockName = "kernel-build"
 
-// Build makes the kernel the current one, and compiles it unless one of the same
-// source and configuration is there.
+// Build makes the kernel the current one of its architecture, and compiles it
+// unless one of the same source and configuration is there.
 func (b Builder) Build(ctx context.Context, o Options) (Record, error) {
 	unlock, err := b.lock(ctx, o.NoWait)
 	if err != nil {
@@ -87,16 +87,17 @@ func (b Builder) lock(ctx context.Context, noWait bool) (func(), error) {
 	return b.Paths.Lock(ctx, lockName, "kernel-build", waiting)
 }
 
-// Ensure returns the current kernel. One whose configuration is not what the
-// fragments say, or none, is built first: from the source that was asked for when
-// the last one was, which may have become a newer one; else from kernel.conf's.
-func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
+// Ensure returns the current kernel of an architecture and its file. One whose
+// configuration is not what the fragments say, or none, is built first: from the
+// source that was asked for when the last one was, which may have become a newer
+// one; else from kernel.conf's.
+func (b Builder) Ensure(ctx context.Context, arch string) (Record, string, error) {
 	unlock, err := b.lock(ctx, false)
 	if err != nil {
 		return Record{}, "", err
 	}
 	defer unlock()
-	next, err := b.Next()
+	next, err := b.Next(arch)
 	if err != nil {
 		return next.Record, "", err
 	}
@@ -110,7 +111,8 @@ func (b Builder) Ensure(ctx context.Context) (Record, string, error) {
 	if err != nil {
 		return r, "", hint.Add(fmt.Errorf("build the kernel: %w", err), "meros kernel-build builds it alone, from the source that --source names; or set kernel=\"distro\" in the build XML")
 	}
-	return r, b.Paths.BuiltKernel(r.Release), nil
+	_, file, err := current(b.Paths, arches[next.options.Arch])
+	return r, file, err
 }
 
 // Next is what Ensure would do.
@@ -122,13 +124,18 @@ type Next struct {
 	options Options
 }
 
-// Next looks at the current kernel and the fragments, and changes nothing.
-func (b Builder) Next() (Next, error) {
-	old, file, err := Current(b.Paths)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Next{Why: "none is built yet"}, nil
+// Next looks at the current kernel of an architecture and the fragments, and
+// changes nothing.
+func (b Builder) Next(arch string) (Next, error) {
+	a, err := findArch(arch)
+	if err != nil {
+		return Next{}, err
 	}
-	next := Next{Record: old, file: file, options: Options{Request: old.request(), With: old.With, Arch: old.Arch}}
+	old, file, err := current(b.Paths, a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Next{Why: "none is built yet", options: Options{Arch: a.name}}, nil
+	}
+	next := Next{Record: old, file: file, options: Options{Request: old.request(), With: old.With, Arch: a.name}}
 	torn := errors.Is(err, errOtherFile)
 	if err != nil && !torn {
 		return next, err
@@ -192,9 +199,9 @@ func (b Builder) build(ctx context.Context, o Options) (Record, error) {
 		return Record{}, err
 	}
 	key := hashOf(p.config, t.ID, b.compiler(ctx, p.arch))
-	if r, file := withKey(b.Paths, key); file != "" && !o.Anew {
+	if r, file := withKey(b.Paths, p.arch, key); file != "" && !o.Anew {
 		b.Step("kernel %s is up to date", r.Release)
-		return r, point(b.Paths, file)
+		return r, point(b.Paths, p.arch, file)
 	}
 	log, err := b.Paths.OpenLog(LogName)
 	if err != nil {
@@ -361,7 +368,7 @@ func (m *making) compile(ctx context.Context, r *Record) error {
 // expected is how many files there are to compile: as many as the current kernel
 // has for as many symbols.
 func (m *making) expected(symbols int) int {
-	if old, _, err := Current(m.Paths); err == nil && old.Objects > 0 && old.Symbols > 0 {
+	if old, _, err := current(m.Paths, m.arch); err == nil && old.Objects > 0 && old.Symbols > 0 {
 		return old.Objects * symbols / old.Symbols
 	}
 	return int(perSymbol * float64(symbols))
@@ -378,7 +385,7 @@ func (m *making) place(r Record) error {
 		return err
 	}
 	r.SHA256 = sumOfBytes(image)
-	if err := place(m.Paths, image, config, r); err != nil {
+	if err := place(m.Paths, m.arch, image, config, r); err != nil {
 		return err
 	}
 	m.Step("built %s: %.1f MiB, %d files in %s", r.Release, float64(len(image))/(1<<20), r.Objects, time.Duration(r.Seconds*float64(time.Second)))

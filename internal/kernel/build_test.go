@@ -143,7 +143,7 @@ func (b *bench) wantError(o kernel.Options, words ...string) {
 			b.t.Errorf("the error lacks %q:\n%s", w, all)
 		}
 	}
-	if _, _, err := kernel.Current(layout.Paths{Root: b.root}); err == nil {
+	if _, err := os.Lstat(filepath.Join(b.root, "data/images/bzImage")); err == nil {
 		b.t.Error("a failed build left a kernel")
 	}
 }
@@ -177,7 +177,7 @@ func TestBuildOnceForTheSameThings(t *testing.T) {
 	if n := b.compiled(); n != 1 {
 		t.Errorf("a changed configuration was compiled %d times, want 1", n)
 	}
-	config, _ := os.ReadFile(filepath.Join(b.root, "data/images/bzImage-6.1.0-test.config"))
+	config, _ := os.ReadFile(filepath.Join(b.root, "data/images/bzImage-6.1.0-test+more.config"))
 	if !strings.Contains(string(config), "CONFIG_MORE=y") {
 		t.Errorf("the configuration placed is %q", config)
 	}
@@ -215,19 +215,55 @@ func TestEnsureBuildsWhatFragmentsSay(t *testing.T) {
 	b := newBench(t)
 	b.mustBuild(b.fromSource())
 	b.compiled()
-	r, file, err := b.builder().Ensure(t.Context())
+	r, file, err := b.builder().Ensure(t.Context(), "x86_64")
 	if err != nil || r.Release != "6.1.0-test" || file != filepath.Join(b.root, "data/images/bzImage-6.1.0-test") || b.compiled() != 0 {
 		t.Errorf("Ensure = %+v, %s, %v", r, file, err)
 	}
-	if next, err := b.builder().Next(); err != nil || next.Why != "" || next.Record.Release != "6.1.0-test" {
+	if next, err := b.builder().Next("x86_64"); err != nil || next.Why != "" || next.Record.Release != "6.1.0-test" {
 		t.Errorf("Next = %+v, %v, want the current one", next, err)
 	}
 	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
-	if next, err := b.builder().Next(); err != nil || next.Why != "its configuration has changed" {
+	if next, err := b.builder().Next("x86_64"); err != nil || next.Why != "its configuration has changed" {
 		t.Errorf("Next = %+v, %v", next, err)
 	}
-	if _, _, err := b.builder().Ensure(t.Context()); err != nil || b.compiled() != 1 {
+	if _, _, err := b.builder().Ensure(t.Context(), "x86_64"); err != nil || b.compiled() != 1 {
 		t.Errorf("after a change of the fragments Ensure did not compile: %v", err)
+	}
+}
+
+// Kernels of two architectures, and of two choices of fragments, do not take each
+// other's place.
+func TestKernelsSideBySide(t *testing.T) {
+	b := newBench(t)
+	for _, program := range []string{"aarch64-linux-gnu-gcc", "aarch64-linux-gnu-ld"} {
+		b.shim(program, "#!/bin/sh\n")
+	}
+	plain, more := b.fromSource(), b.fromSource()
+	more.With = []string{"more"}
+	b.mustBuild(plain)
+	arm := b.fromSource()
+	arm.Arch = "arm64"
+	if _, err := b.builder().Build(t.Context(), arm); err != nil {
+		t.Fatal(err)
+	}
+	b.mustBuild(more)
+	b.mustBuild(plain)
+	b.calls()
+	for arch, want := range map[string]string{"x86_64": "bzImage", "arm64": "Image"} {
+		r, file, err := b.builder().Ensure(t.Context(), arch)
+		if err != nil || r.Arch != arch || file != filepath.Join(b.root, "data/images", want+"-6.1.0-test") {
+			t.Errorf("Ensure for %s = %+v, %s, %v", arch, r, file, err)
+		}
+		if target, err := os.Readlink(filepath.Join(b.root, "data/images", want)); err != nil || target != want+"-6.1.0-test" {
+			t.Errorf("%s points to %q, %v", want, target, err)
+		}
+	}
+	b.mustBuild(more)
+	if calls := b.calls(); calls != "" {
+		t.Errorf("kernels that are there were made again:\n%s", calls)
+	}
+	if next, err := b.builder().Next("riscv64"); err == nil || !strings.Contains(err.Error(), "architecture riscv64") {
+		t.Errorf("Next for riscv64 = %+v, %v", next, err)
 	}
 }
 
@@ -241,11 +277,11 @@ func TestNextNamesAnotherVersion(t *testing.T) {
 	b.write(conf, "version = 6.1"+pin)
 	b.mustBuild(kernel.Options{})
 	b.write(conf, "version = 6.2"+pin)
-	if next, err := b.builder().Next(); err != nil || next.Why != "" {
+	if next, err := b.builder().Next("x86_64"); err != nil || next.Why != "" {
 		t.Errorf("Next = %+v, %v, want the current one", next, err)
 	}
 	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
-	if next, err := b.builder().Next(); err != nil || next.Why != "its configuration has changed, and kernel.conf names 6.2 instead of 6.1" {
+	if next, err := b.builder().Next("x86_64"); err != nil || next.Why != "its configuration has changed, and kernel.conf names 6.2 instead of 6.1" {
 		t.Errorf("Next = %+v, %v", next, err)
 	}
 }
@@ -257,10 +293,10 @@ func TestNextAfterAnInterruptedPlacing(t *testing.T) {
 	b.mustBuild(b.fromSource())
 	b.write(filepath.Join(b.root, "data/images/bzImage-6.1.0-test"), "another")
 	b.calls()
-	if next, err := b.builder().Next(); err != nil || next.Why != "putting it in place was broken off" {
+	if next, err := b.builder().Next("x86_64"); err != nil || next.Why != "putting it in place was broken off" {
 		t.Errorf("Next = %+v, %v", next, err)
 	}
-	r, _, err := b.builder().Ensure(t.Context())
+	r, _, err := b.builder().Ensure(t.Context(), "x86_64")
 	if err != nil || r.Asked != b.src || b.compiled() != 1 {
 		t.Errorf("Ensure = %+v, %v, want it built again of %s", r, err, b.src)
 	}
@@ -335,7 +371,7 @@ func TestBuildInterruptedGoesOn(t *testing.T) {
 	if _, err := b.build(ctx, b.fromSource()); !errors.Is(err, context.Canceled) {
 		t.Fatalf("an interrupted Build = %v, want context.Canceled", err)
 	}
-	if _, _, err := kernel.Current(layout.Paths{Root: b.root}); err == nil {
+	if _, err := os.Lstat(filepath.Join(b.root, "data/images/bzImage")); err == nil {
 		t.Error("an interrupted build left a kernel")
 	}
 	if found, _ := filepath.Glob(one); len(found) != 1 {

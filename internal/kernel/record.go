@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,15 +43,25 @@ func (r Record) request() Request {
 	return Request{Source: r.Asked, Tag: r.Tag, Commit: r.Commit, SHA256: r.Sum}
 }
 
-// Current returns the record of the kernel that targets get and the path of its
-// file. The error wraps fs.ErrNotExist when none was built.
-func Current(p layout.Paths) (Record, string, error) {
-	name, err := os.Readlink(p.CurrentKernel())
+// name is the release with the fragments that were added: a kernel with another
+// choice of them does not take its place.
+func (r Record) name() string {
+	with := slices.Sorted(slices.Values(r.With))
+	return strings.Join(append([]string{r.Release}, slices.Compact(with)...), "+")
+}
+
+// current returns the record of the kernel that targets of an architecture get and
+// the path of its file. The error wraps fs.ErrNotExist when none was built.
+func current(p layout.Paths, a arch) (Record, string, error) {
+	name, err := os.Readlink(p.CurrentKernel(a.target))
 	if err != nil {
 		return Record{}, "", err
 	}
 	file := filepath.Join(p.Images(), filepath.Base(name))
 	r, err := readRecord(file)
+	if r.Arch != "" && r.Arch != a.name { // bzImage was once the link of all
+		err = fmt.Errorf("%s is for %s: %w", file, r.Arch, fs.ErrNotExist)
+	}
 	return r, file, err
 }
 
@@ -79,11 +90,11 @@ func sumOfBytes(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// place puts a built kernel under its release and makes it the current one: the
+// place puts a built kernel under its name and makes it the current one: the
 // kernel first, its record last, then the link. An old record stays until then: it
 // says what the kernel is to be made of, and vouches by its sum for no new file.
-func place(p layout.Paths, image, config []byte, r Record) error {
-	file := p.BuiltKernel(r.Release)
+func place(p layout.Paths, a arch, image, config []byte, r Record) error {
+	file := p.BuiltKernel(a.target, r.name())
 	content, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -96,24 +107,24 @@ func place(p layout.Paths, image, config []byte, r Record) error {
 			return fmt.Errorf("place the kernel: %w", err)
 		}
 	}
-	return point(p, file)
+	return point(p, a, file)
 }
 
-// point makes a built kernel the current one.
-func point(p layout.Paths, file string) error {
-	next := p.CurrentKernel() + ".partial"
+// point makes a built kernel the current one of its architecture.
+func point(p layout.Paths, a arch, file string) error {
+	next := p.CurrentKernel(a.target) + ".partial"
 	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.Symlink(filepath.Base(file), next); err != nil {
 		return err
 	}
-	return errors.Join(p.Owner.Give(next), os.Rename(next, p.CurrentKernel()))
+	return errors.Join(p.Owner.Give(next), os.Rename(next, p.CurrentKernel(a.target)))
 }
 
 // withKey returns the file of a built kernel of that key, "" if there is none.
-func withKey(p layout.Paths, key string) (Record, string) {
-	records, _ := filepath.Glob(p.BuiltKernel("*") + recordSuffix)
+func withKey(p layout.Paths, a arch, key string) (Record, string) {
+	records, _ := filepath.Glob(p.BuiltKernel(a.target, "*") + recordSuffix)
 	for _, path := range records {
 		file := strings.TrimSuffix(path, recordSuffix)
 		if r, err := readRecord(file); err == nil && r.Key == key {

@@ -219,7 +219,7 @@ func TestEnsureVerifiesAsAsked(t *testing.T) {
 	ensure := func(b *bench, want string) {
 		b.t.Helper()
 		b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_B=y\n")
-		r, _, err := b.builder().Ensure(b.t.Context())
+		r, _, err := b.builder().Ensure(b.t.Context(), "x86_64")
 		if err != nil || !strings.Contains(r.Source, want) {
 			b.t.Errorf("Ensure = %+v, %v, want a source of %s", r, err, want)
 		}

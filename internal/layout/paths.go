@@ -55,14 +55,15 @@ func (p Paths) KernelConf() string { return p.join("conf", "kernel") }
 // KernelBuild is where kernels are fetched and compiled.
 func (p Paths) KernelBuild() string { return p.join("data", "build", "kernel") }
 
-// BuiltKernel is a kernel that meros compiled, by its release (uname -r); its
-// record has .json added, its configuration .config.
-func (p Paths) BuiltKernel(release string) string {
-	return p.join("data", "images", "bzImage-"+release)
+// BuiltKernel is a kernel that meros compiled, by what its architecture calls such
+// a file, bzImage or Image, and what it is; its record has .json added, its
+// configuration .config.
+func (p Paths) BuiltKernel(image, name string) string {
+	return p.join("data", "images", image+"-"+name)
 }
 
-// CurrentKernel is a link to the BuiltKernel that targets get.
-func (p Paths) CurrentKernel() string { return p.join("data", "images", "bzImage") }
+// CurrentKernel is a link to the BuiltKernel that targets of its architecture get.
+func (p Paths) CurrentKernel(image string) string { return p.join("data", "images", image) }
 
 // ImageRecord says what a target's image was made of.
 func (p Paths) ImageRecord(fullID string) string { return p.join("data", "images", fullID+".json") }

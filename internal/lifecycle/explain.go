@@ -76,7 +76,7 @@ func (b Builder) explainLine(t *family.Target, stage, why string) error {
 func (b Builder) kernelChange(t *family.Target) (string, error) {
 	sum := prebuiltSum(t)
 	if t.Kernel == family.KernelSource {
-		next, err := b.kernelBuilder().Next()
+		next, err := b.kernelBuilder().Next(kernelArch(t))
 		if err != nil || next.Why != "" {
 			return next.Why, err
 		}

@@ -46,12 +46,12 @@ func kernelArch(t *family.Target) string {
 // leave the other targets unbuilt.
 func (b Builder) ownKernels(ctx context.Context, targets []*family.Target) (map[string]ownKernel, error) {
 	kernels := map[string]ownKernel{}
-	source := builtKernel{Builder: b}
+	source := builtKernels{Builder: b, of: map[string]builtKernel{}}
 	for _, t := range targets {
 		var get func(context.Context, *family.Target) (ownKernel, error)
 		switch {
 		case t.Kernel == family.KernelSource:
-			get = source.of
+			get = source.get
 		case t.OwnKernel():
 			get = b.prebuiltKernel
 		case t.KernelDeb():
@@ -73,31 +73,30 @@ func (b Builder) kernelBuilder() kernel.Builder {
 	return kernel.Builder{Streams: b.Streams, Runner: b.Runner, Paths: b.Paths, Offline: b.offline}
 }
 
-// builtKernel is the one kernel of all targets with kernel="source".
-type builtKernel struct {
+// builtKernels are the kernels of all targets with kernel="source", one for each
+// architecture.
+type builtKernels struct {
 	Builder
-	record kernel.Record
-	file   string
-	failed *family.Target // for which it could not be built
+	of map[string]builtKernel
 }
 
-// of is a target's, built for the first that asks.
-func (k *builtKernel) of(ctx context.Context, t *family.Target) (ownKernel, error) {
-	if k.failed != nil {
-		return ownKernel{}, fmt.Errorf("its kernel is that of %s, which failed", k.failed.FullID())
+type builtKernel struct {
+	ownKernel
+	first *family.Target // that asked for it
+}
+
+// get is a target's, built for the first of its architecture that asks.
+func (b builtKernels) get(ctx context.Context, t *family.Target) (ownKernel, error) {
+	arch := kernelArch(t)
+	if k, known := b.of[arch]; known && k.err != nil {
+		return ownKernel{}, fmt.Errorf("its kernel is that of %s, which failed", k.first.FullID())
+	} else if known {
+		return k.ownKernel, nil
 	}
-	if k.file == "" {
-		var err error
-		if k.record, k.file, err = k.kernelBuilder().Ensure(ctx); err != nil {
-			k.failed = t
-			return ownKernel{}, err
-		}
-	}
-	r := k.record
-	if want := kernelArch(t); r.Arch != want {
-		return ownKernel{}, hint.Add(fmt.Errorf("the kernel %s is for %s, the target for %s", r.Release, r.Arch, want), "meros kernel-build --arch %s", want)
-	}
-	return ownKernel{file: k.file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256}, nil
+	r, file, err := b.kernelBuilder().Ensure(ctx, arch)
+	k := ownKernel{file: file, version: r.Release, origin: "built from " + r.Source, sum: r.SHA256, err: err}
+	b.of[arch] = builtKernel{k, t}
+	return k, err
 }
 
 func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKernel, error) {

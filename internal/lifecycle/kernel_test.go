@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"meros/internal/family"
+	"meros/internal/kernel"
 	"meros/internal/layout"
 	"meros/internal/proc"
 	"meros/internal/ui"
@@ -194,9 +195,10 @@ func TestPlanTellsOfKernels(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A kernel of fragments that are no more.
-	built := b.Paths.BuiltKernel("6.1-x")
-	if err := errors.Join(b.Paths.WriteFile(built, nil, 0o644), b.Paths.WriteFile(built+".json", []byte(`{"config":"older","release":"6.1-x"}`), 0o644),
-		os.Symlink(filepath.Base(built), b.Paths.CurrentKernel())); err != nil {
+	image := map[string]string{"x86_64": "bzImage", "arm64": "Image"}[kernel.HostArch()]
+	built := b.Paths.BuiltKernel(image, "6.1-x")
+	if err := errors.Join(b.Paths.WriteFile(built, nil, 0o644), b.Paths.WriteFile(built+".json", []byte(`{"config":"older","release":"6.1-x","sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}`), 0o644),
+		os.Symlink(filepath.Base(built), b.Paths.CurrentKernel(image))); err != nil {
 		t.Fatal(err)
 	}
 	plan("mos_a-src  kernel     again: its configuration has changed", "mos_a-pre  kernel     kept")
