@@ -33,7 +33,7 @@ func newRunCmd(e *env) *cobra.Command {
 		Long: `Run a graphical program of a target and show its windows among those of this
 host, seamless, each titled "… on merOS::FULLID" and framed in the target's trust
 colour. xpra shows them over the connection of meros itself. Programs of one
-target share a session.
+target share a session, and so one colour and what is allowed.
 
 A program's windows may show themselves and take keys and pointer, nothing else.
 More is allowed by --allow, or <run allow="…"/> in the recipe: clipboard-to-guest,

@@ -31,7 +31,7 @@ func findTarget(e *env, fullID string) (*family.Target, error) {
 // guestStatus marks the errors after which there is no status of the guest to
 // give on, whether it was never reached or was lost.
 func guestStatus(err error) error {
-	for _, sentinel := range []error{session.ErrUnreachable, session.ErrNoSession, session.ErrLost, session.ErrGuestLacks} {
+	for _, sentinel := range []error{session.ErrUnreachable, session.ErrNoSession, session.ErrLost, session.ErrGuestLacks, session.ErrOtherSession} {
 		if errors.Is(err, sentinel) {
 			return unreached{err}
 		}

@@ -32,8 +32,9 @@ type RunOptions struct {
 
 // Run runs a program of the guest and shows its windows on the host's screen. It
 // ends as Exec does; when ctx does, the program is ended too. Programs of one
-// target share a display in the guest, and what shows it on the host: that goes
-// over to another when its own program ends, and all is gone with the last.
+// target share a display in the guest, and what shows it on the host, with one border
+// and what it allows: that goes over to another when its own program ends, and all is
+// gone with the last. Options other than those that hold are ErrOtherSession.
 func Run(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, r proc.Runner, screen *Screen, t *family.Target, o RunOptions) error {
 	if o.Border == "" {
 		o.Border = t.TrustColour()
@@ -95,12 +96,15 @@ func (w *window) exec(ctx context.Context, argv, env []string) error {
 const stopLimit = 10 * time.Second
 
 func (w *window) xpra(ctx context.Context) error {
-	users, err := w.dir.lock(ctx, "users", unix.LOCK_SH)
+	users, err := w.join(ctx)
 	if err != nil {
 		return err
 	}
 	defer users.release()
 	defer w.leave(ctx, users)
+	if err := w.agree(); err != nil {
+		return err
+	}
 	end, err := w.startGuestEnd(ctx, w.streams, w.screen.xpra, w.options.Allow)
 	if err != nil {
 		return err
@@ -134,7 +138,7 @@ func (w *window) leave(ctx context.Context, users *hold) {
 	if !w.pulse.ended.Load() {
 		w.stopGuestEnd(ctx)
 	}
-	w.dir.tidy("users", "lead", "xpra")
+	w.dir.tidy("users", "lead", "xpra", "options")
 }
 
 // show shows the guest's display on the host until ctx ends: by itself, or once

@@ -74,8 +74,13 @@ const lockPoll = 100 * time.Millisecond
 // lock waits for a lock, shared by many (unix.LOCK_SH) or by itself
 // (unix.LOCK_EX).
 func (r *runDir) lock(ctx context.Context, kind string, how int) (*hold, error) {
+	return poll(ctx, func() (*hold, error) { return r.tryLock(kind, how) })
+}
+
+// poll tries until it has a lock.
+func poll(ctx context.Context, try func() (*hold, error)) (*hold, error) {
 	for {
-		h, err := r.tryLock(kind, how)
+		h, err := try()
 		if h != nil || err != nil {
 			return h, err
 		}
@@ -113,6 +118,9 @@ func sameFile(f *os.File, path string) bool {
 
 // last reports whether no other shares the lock, and then holds it alone.
 func (h *hold) last() bool { return unix.Flock(int(h.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }
+
+// share lets others share a lock that was held alone. It is never free in between.
+func (h *hold) share() error { return unix.Flock(int(h.f.Fd()), unix.LOCK_SH|unix.LOCK_NB) }
 
 func (h *hold) release() { _ = h.f.Close() }
 

@@ -207,6 +207,44 @@ func TestRunInAGuestWithoutXpra(t *testing.T) {
 	wantEmpty(t, run)
 }
 
+// Who asks for another session than runs gets neither: not more, not less.
+func TestRunBesideAnotherSession(t *testing.T) {
+	g := newGuest(t, nil)
+	t.Setenv("HOME", g.home)
+	t.Setenv("PATH", binWithout(t, "xpra"))
+	runtime := t.TempDir()
+	getenv := environment("XDG_RUNTIME_DIR=" + runtime)
+	dir, err := openRunDir(g.paths, g.target.FullID(), getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.target.RunAllow = []string{"urls"}
+	first := &window{dir: dir, options: RunOptions{Border: "red", Allow: []string{"urls", "audio"}}}
+	users, err := first.join(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(border string, allow ...string) error {
+		screen := &Screen{ways: []Display{DisplayXpra}, xpra: version{3, 1}}
+		return Run(t.Context(), g.dial(), g.paths, quiet(), nil, screen, g.target, RunOptions{Argv: []string{"true"}, Getenv: getenv, Border: border, Allow: allow})
+	}
+	for name, err := range map[string]error{
+		"less": run("red"), "more": run("red", "audio", "files"), "as many": run("red", "files"), "border": run("blue", "audio"),
+	} {
+		if !errors.Is(err, ErrOtherSession) || !strings.Contains(err.Error(), "shown with --border 'red' --allow audio,urls, not with") || len(hint.Of(err)) != 2 {
+			t.Errorf("%s: Run = %v, hints %q", name, err, hint.Of(err))
+		}
+	}
+	if err := run("red", "audio", "audio"); !errors.Is(err, ErrGuestLacks) {
+		t.Errorf("the same: Run = %v, want it to look for xpra", err)
+	}
+	users.release()
+	if err := run("blue", "files"); !errors.Is(err, ErrGuestLacks) {
+		t.Errorf("after it: Run = %v, want it to look for xpra", err)
+	}
+	wantEmpty(t, runtime)
+}
+
 // binWithout makes a folder with the programs that scripts of ours call.
 func binWithout(t *testing.T, missing string) string {
 	t.Helper()
