@@ -168,11 +168,16 @@ func TestPushStreamBreaksOff(t *testing.T) {
 	if err := push(t.Context(), io.MultiReader(bytes.NewReader(largeContent(1)), iotest.ErrReader(broken))); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
-	ctx, cancel := context.WithCancelCause(t.Context())
 	stopped := errors.New("stopped")
-	endless := readFunc(func(b []byte) (int, error) { cancel(stopped); return len(b), nil })
-	if err := push(ctx, endless); !errors.Is(err, stopped) {
-		t.Errorf("error %v", err)
+	for name, read := range map[string]func(b []byte) (int, error){
+		"endless":                  func(b []byte) (int, error) { return len(b), nil },
+		"ended by the same Ctrl-C": func([]byte) (int, error) { return 0, io.EOF },
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		err := push(ctx, readFunc(func(b []byte) (int, error) { cancel(stopped); return read(b) }))
+		if !errors.Is(err, stopped) {
+			t.Errorf("an input that is %s: error %v", name, err)
+		}
 	}
 	if got, err := os.ReadFile(file); err != nil || string(got) != "old" {
 		t.Errorf("there is %q, %v", got, err)

@@ -277,6 +277,9 @@ func (p *pusher) file(ctx context.Context, s sent) error {
 	if err := p.copyIn(ctx, src, partial, s); err != nil {
 		return fmt.Errorf("send %s: %w", s.rel, err)
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := p.whole(partial, s.rel); err != nil {
 		return fmt.Errorf("put %s in place: %w", s.rel, err)
 	}
@@ -339,6 +342,9 @@ func (o outgoing) Read(b []byte) (int, error) {
 		return 0, context.Cause(o.ctx)
 	}
 	n, err := o.r.Read(b)
+	if o.ctx.Err() != nil { // its end may be that of a program which the same Ctrl-C ended
+		return 0, context.Cause(o.ctx)
+	}
 	o.p.sentBytes(n)
 	if err != nil && err != io.EOF {
 		err = localFault{err}
