@@ -185,6 +185,41 @@ func TestPushStreamBreaksOff(t *testing.T) {
 	noPartials(t, s.home)
 }
 
+// An input that is idle keeps neither Ctrl-C nor the death of the guest from ending a push.
+func TestPushStreamOfAnIdleInput(t *testing.T) {
+	stopped := errors.New("stopped")
+	for want, end := range map[error]func(g *guest, cancel context.CancelCauseFunc){
+		stopped: func(_ *guest, cancel context.CancelCauseFunc) { cancel(stopped) },
+		ErrLost: func(g *guest, _ context.CancelCauseFunc) {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			_ = g.conns[0].Close()
+		},
+	} {
+		g := newGuest(t, nil)
+		c := g.dial()
+		idle, w := io.Pipe()
+		t.Cleanup(func() { _ = w.Close() })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			_, _ = io.WriteString(w, "some")
+			end(g, cancel)
+		}()
+		within(t, cleanupGrace, want.Error(), func() {
+			_, _, err := PushStream(ctx, c, &ui.Streams{In: idle, Out: io.Discard, Err: io.Discard}, "file")
+			if !errors.Is(err, want) {
+				t.Errorf("error %v, want %v", err, want)
+			}
+		})
+		if _, err := os.Stat(filepath.Join(g.home, "file")); err == nil {
+			t.Error("a part of the input is in place")
+		}
+		if want == stopped {
+			noPartials(t, g.home)
+		}
+	}
+}
+
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(b []byte) (int, error) { return f(b) }

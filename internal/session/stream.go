@@ -9,6 +9,8 @@ import (
 	"path"
 	"time"
 
+	"github.com/pkg/sftp"
+
 	"meros/internal/hint"
 	"meros/internal/ui"
 )
@@ -33,7 +35,8 @@ func PushStream(ctx context.Context, c *Conn, s *ui.Streams, to string) (done Su
 		return Summary{}, "", causeOr(ctx, err)
 	}
 	defer stop()
-	in := s.In
+	in, stopIn := endable(ctx, c, client, s.In)
+	defer stopIn()
 	p := &pusher{
 		conn: c, streams: s, guest: client, to: dir, run: runName(), partial: map[string]bool{},
 		parcel: &parcel{open: func(string) (source, error) { return streamed{in}, nil }},
@@ -48,6 +51,24 @@ func PushStream(ctx context.Context, c *Conn, s *ui.Streams, to string) (done Su
 		return Summary{}, "", causeOr(ctx, c.fault(err))
 	}
 	return Summary{Files: 1, Bytes: p.moved.Load(), Took: time.Since(started)}, c.fullID + ":" + label + name, nil
+}
+
+// endable returns an input that also ends with ctx and with the guest's SFTP server: a
+// read of the input itself cannot be ended, and may wait for as long as it likes. Call
+// stop.
+func endable(ctx context.Context, c *Conn, client *sftp.Client, in io.Reader) (r io.Reader, stop func() bool) {
+	r, w := io.Pipe()
+	go func() {
+		defer ui.Guard()
+		_, err := io.Copy(w, in)
+		w.CloseWithError(err)
+	}()
+	go func() {
+		defer ui.Guard()
+		_ = client.Wait()
+		w.CloseWithError(c.fault(errors.New("the guest's SFTP server ended")))
+	}()
+	return r, context.AfterFunc(ctx, func() { w.CloseWithError(context.Cause(ctx)) })
 }
 
 // streamed is input as a source.
