@@ -81,9 +81,9 @@ func (c *Conn) startSFTP(ctx context.Context, grace time.Duration) (on *Conn, w 
 		unwatch()
 		unwatch = closeWith(on)
 	}
-	e := &exchange{}
+	e := newExchange(on.pulse)
 	watched, unwatched := context.WithCancel(ctx)
-	go e.watch(watched, on.pulse)
+	go e.watch(watched)
 	return on, askedTo{w, e}, answeredBy{r, e}, func() { unwatched(); unwatch(); endSession() }, nil
 }
 

@@ -17,6 +17,7 @@ const (
 	fxpInit     = 1
 	fxpVersion  = 2
 	fxpClose    = 4
+	fxpRead     = 5
 	fxpLstat    = 7
 	fxpOpendir  = 11
 	fxpReaddir  = 12
@@ -24,6 +25,7 @@ const (
 	fxpReadlink = 19
 	fxpStatus   = 101
 	fxpHandle   = 102
+	fxpData     = 103
 	fxpName     = 104
 	fxpAttrs    = 105
 )

@@ -35,6 +35,13 @@ func (p *packet) take(n uint64) []byte {
 	return part
 }
 
+func (p *packet) byte() byte {
+	if part := p.take(1); part != nil {
+		return part[0]
+	}
+	return 0
+}
+
 func (p *packet) uint32() uint32 {
 	if part := p.take(4); part != nil {
 		return binary.BigEndian.Uint32(part)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -76,5 +77,58 @@ func TestPacketsAreCountedHoweverTheyAreCut(t *testing.T) {
 	half.pass([]byte{0xff, 0xff, 0xff, 0xff, 1, 2})
 	if half.begun.Load() != 1 || half.ended.Load() != 0 {
 		t.Errorf("a packet that goes on: %d begun, %d ended", half.begun.Load(), half.ended.Load())
+	}
+}
+
+// What a server hands out of a file is a byte at least, or that there is none.
+func TestPullOfNothingForEver(t *testing.T) {
+	for _, claimed := range []int64{7, 1 << 20} { // those are read in different ways
+		g := lying(t, &liar{
+			list:    only(lie{"f", 0o644, claimed}),
+			content: func(string) (io.ReaderAt, error) { return nothing{}, nil },
+		})
+		within(t, 10*time.Second, "noticing", func() {
+			_, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{})
+			if !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "hands out nothing of a file") {
+				t.Errorf("pull: error %v, want a lost connection", err)
+			}
+			err = PullStream(t.Context(), g.dial(), quiet(), PullOptions{From: "/mos-shared/f"})
+			if !errors.Is(err, ErrLost) {
+				t.Errorf("pull to a stream: error %v, want a lost connection", err)
+			}
+		})
+	}
+}
+
+// nothing is a file that neither has bytes nor ends.
+type nothing struct{}
+
+func (nothing) ReadAt([]byte, int64) (int, error) { return 0, nil }
+
+func TestAnswersToReads(t *testing.T) {
+	sent := func(kind byte, id, word uint32) []byte {
+		b := binary.BigEndian.AppendUint32([]byte{0, 0, 0, 13, kind}, id)
+		return append(binary.BigEndian.AppendUint32(b, word), 0, 0, 0, 0)
+	}
+	for name, c := range map[string]struct {
+		asked, kind byte
+		id, word    uint32
+		dead        bool
+	}{
+		"bytes":                 {fxpRead, fxpData, 1, 4, false},
+		"no bytes":              {fxpRead, fxpData, 1, 0, true},
+		"an end":                {fxpRead, fxpStatus, 1, 1, false},
+		"well done":             {fxpRead, fxpStatus, 1, 0, true},
+		"well done, of another": {fxpRead, fxpStatus, 2, 0, false},
+		"well done, of a close": {fxpClose, fxpStatus, 1, 0, false},
+	} {
+		near, far := net.Pipe()
+		e := newExchange(&pulse{Conn: near})
+		_ = far.Close()
+		e.asked.pass(sent(c.asked, 1, 0))
+		e.answered.pass(sent(c.kind, c.id, c.word))
+		if dead := e.link.dead.Load() != nil; dead != c.dead {
+			t.Errorf("%s: given up %t, want %t", name, dead, c.dead)
+		}
 	}
 }
