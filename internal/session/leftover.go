@@ -27,23 +27,15 @@ func (p *pusher) sweep(ctx context.Context) error {
 	if len(p.partials) == 0 {
 		return nil
 	}
-	_, err := p.conn.run(ctx, nil, 0, sweepScript, fromHere(p.partials)...)
+	var dirs []string
+	for _, dir := range p.partials {
+		dirs = append(dirs, fromHere(dir))
+	}
+	_, err := p.conn.run(ctx, nil, 0, sweepScript, dirs...)
 	if errors.Is(err, ErrLost) || ctx.Err() != nil {
 		return causeOr(ctx, err)
 	}
 	return nil
-}
-
-// fromHere makes paths none that a program takes for an option.
-func fromHere(dirs []string) []string {
-	var at []string
-	for _, dir := range dirs {
-		if !path.IsAbs(dir) {
-			dir = "./" + dir
-		}
-		at = append(at, dir)
-	}
-	return at
 }
 
 // stage names the folder to which the run of a push unpacks its archive. All runs of
@@ -60,22 +52,21 @@ func (p *pusher) stage(run string) string {
 	slices.Sort(named)
 	key := sha256.Sum256([]byte(strings.Join(named, "\x00")))
 	name := fmt.Sprintf(".meros-%x-%s.partial", key[:6], run)
-	return fromHere([]string{path.Join(p.to, name)})[0]
+	return fromHere(path.Join(p.to, name))
 }
 
 // adoptScript takes over the folder of a run that is over: the process that unpacked is.
-const adoptScript = `for d in "$1"/"$2"*.partial; do
-	[ -d "$d" ] && [ ! -L "$d" ] && pid=$(cat "$d/.meros-pid") && ! kill -0 "$pid" 2>/dev/null && mv -- "$d" "$3" && exit 0
+const adoptScript = `for d in "$1"*.partial; do
+	[ -d "$d" ] && [ ! -L "$d" ] && pid=$(cat "$d/.meros-pid") && ! kill -0 "$pid" 2>/dev/null && mv -- "$d" "$2" && exit 0
 done; exit 1`
 
 // adoptStage takes over what an earlier run of this push has unpacked, and returns which
 // of the files are whole in it: tar gives a file its time once it has all its bytes.
 func (p *pusher) adoptStage(ctx context.Context, stage string, files []sent) (whole map[string]bool, err error) {
-	dir, name := path.Split(stage)
 	if !slices.Contains(p.partials, p.to) {
 		return nil, nil
 	}
-	_, err = p.conn.run(ctx, nil, 0, adoptScript, path.Clean(dir), strings.TrimSuffix(name, p.run+".partial"), stage)
+	_, err = p.conn.run(ctx, nil, 0, adoptScript, strings.TrimSuffix(stage, p.run+".partial"), stage)
 	if errors.Is(err, ErrLost) || ctx.Err() != nil {
 		return nil, causeOr(ctx, err)
 	}

@@ -173,7 +173,7 @@ func (p *pusher) tell() error {
 // their modes and times: what is in a folder changes that.
 func (p *pusher) finish(ctx context.Context) error {
 	if p.options.Delete && len(p.gone) > 0 {
-		if _, err := p.conn.run(ctx, nameList(p.gone), 0, removeScript, p.to); err != nil {
+		if _, err := p.conn.run(ctx, nameList(p.gone), 0, removeScript, fromHere(p.to)); err != nil {
 			return fmt.Errorf("delete in %s: %w", p.to, err)
 		}
 	}

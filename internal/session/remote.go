@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"strconv"
 	"strings"
 
@@ -24,7 +25,16 @@ const (
 	prefixScript = `head -c "$2" <"$1" | sha256sum`
 )
 
-// names returns names as input of a script, each one that no option is.
+// fromHere makes a path of the guest one that no program takes for an option, and cd(1)
+// does not look for in CDPATH.
+func fromHere(file string) string {
+	if path.IsAbs(file) {
+		return file
+	}
+	return "./" + file
+}
+
+// nameList returns names as input of a script, each one that no option is.
 func nameList(rels []string) io.Reader {
 	var b bytes.Buffer
 	for _, rel := range rels {
@@ -57,7 +67,7 @@ func (c *Conn) hashes(ctx context.Context, dir string, rels []string) (map[strin
 	for _, rel := range rels {
 		room += 2*len(rel) + 80
 	}
-	out, err := c.run(ctx, nameList(rels), room, hashScript, dir)
+	out, err := c.run(ctx, nameList(rels), room, hashScript, fromHere(dir))
 	if err != nil && out == "" {
 		return nil, fmt.Errorf("hash files in %s: %w", c.fullID, err)
 	}
@@ -91,10 +101,7 @@ func parseHashes(out string) map[string]sum {
 // samePrefix reports whether the first n bytes of a file of the guest are those
 // of r.
 func (c *Conn) samePrefix(ctx context.Context, file string, r io.Reader, n int64) bool {
-	if !strings.HasPrefix(file, "/") {
-		file = "./" + file
-	}
-	out, err := c.run(ctx, nil, 200, prefixScript, file, strconv.FormatInt(n, 10))
+	out, err := c.run(ctx, nil, 200, prefixScript, fromHere(file), strconv.FormatInt(n, 10))
 	if err != nil {
 		return false
 	}

@@ -547,6 +547,43 @@ func TestPushOnlyWhatDiffers(t *testing.T) {
 	want(t, "files by hash", push(PushOptions{Checksum: true}).Files, 0)
 }
 
+// Programs of the guest work in the folder that is meant, whatever it is called and
+// wherever else the user's shell looks for folders.
+func TestProgramsWorkInTheirFolder(t *testing.T) {
+	elsewhere := t.TempDir()
+	t.Setenv("CDPATH", elsewhere)
+	g := newGuest(t, nil)
+	c, tree := g.dial(), filepath.Join(t.TempDir(), "tree")
+	makeTree(t, tree)
+	for _, folder := range []string{"web", "-web"} {
+		for _, in := range []string{g.home, elsewhere} {
+			if err := os.MkdirAll(filepath.Join(in, folder, "tree/extra"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done, _, err := Push(t.Context(), c, quiet(), []string{tree}, PushOptions{To: folder, Delete: true, Checksum: true})
+		if err != nil {
+			t.Errorf("push to %s: %v", folder, err)
+		}
+		want(t, "deleted", done.Deleted, 1)
+		if _, err := os.Stat(filepath.Join(g.home, folder, "tree/extra")); err == nil {
+			t.Errorf("%s still has what was to be deleted", folder)
+		}
+		if _, err := os.Stat(filepath.Join(elsewhere, folder, "tree/extra")); err != nil {
+			t.Errorf("something was deleted elsewhere: %v", err)
+		}
+		dest := filepath.Join(t.TempDir(), "dest")
+		for range 2 {
+			if _, err := Pull(t.Context(), c, g.paths, quiet(), PullOptions{From: folder, To: dest, Checksum: true}); err != nil {
+				t.Errorf("pull from %s: %v", folder, err)
+			}
+		}
+		if d := cmp.Diff(describe(t, tree, pulledMode), describe(t, dest+"/tree", pulledMode)); d != "" {
+			t.Errorf("pulled (-want +got):\n%s", d)
+		}
+	}
+}
+
 func TestPushIntoATreeThatIsThere(t *testing.T) {
 	g := newGuest(t, nil)
 	tree := filepath.Join(t.TempDir(), "tree")

@@ -45,7 +45,7 @@ func (p *puller) getArchive(ctx context.Context, files []remote) (missing []remo
 	r, w := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		argv := []string{"sh", "-c", packScript, "meros", p.from, packMark}
+		argv := []string{"sh", "-c", packScript, "meros", fromHere(p.from), packMark}
 		err := Exec(ctx, p.conn, &ui.Streams{In: nameList(names), Out: w, Err: io.Discard}, argv, ExecOptions{})
 		w.CloseWithError(err)
 		ended <- err
