@@ -1,11 +1,13 @@
 package session
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,12 +29,19 @@ func local(err error) error {
 	return localFault{err}
 }
 
-// partials returns the hidden folders beside dest that pulls have left. The caller
-// holds dest's lock.
-func partials(dest string) []string {
-	parent, name := filepath.Split(dest)
-	dirs, _ := filepath.Glob(filepath.Join(globQuote(parent), "."+globQuote(name)+".*.partial"))
-	return dirs
+// lockOf names the lock of a folder that is pulled to.
+func lockOf(dest string) string { return fmt.Sprintf("pull-%x", digest(dest)) }
+
+// partialPrefix begins the names of the hidden folders beside dest to which a target's files
+// come. They tell the target and dest: what came of one guest is never taken for
+// another's, and no neighbour's folder is removed.
+func partialPrefix(dest, fullID string) string {
+	return fmt.Sprintf(".meros-%x-", digest(filepath.Base(dest)+"\x00"+fullID))
+}
+
+func digest(s string) []byte {
+	sum := sha256.Sum256([]byte(s))
+	return sum[:8]
 }
 
 // globQuote makes a path a pattern for itself.
@@ -40,38 +49,43 @@ func globQuote(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(s)
 }
 
-// staleDir returns the folder beside dest with which a pull that broke off can be
-// gone on with, or "". It has to be ours: dest may be where others write too.
-func staleDir(dest string) string {
-	newest, when := "", time.Time{}
-	for _, dir := range partials(dest) {
+// leftovers returns the folders that pulls of a target to dest have left, the newest
+// last. They have to be ours: dest may be where others write too.
+func leftovers(dest, fullID string) []string {
+	var dirs []string
+	changed := map[string]time.Time{}
+	found, _ := filepath.Glob(filepath.Join(globQuote(filepath.Dir(dest)), partialPrefix(dest, fullID)+"*.partial"))
+	for _, dir := range found {
 		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || info.ModTime().Before(when) {
+		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 {
 			continue
 		}
 		if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) == os.Geteuid() {
-			newest, when = dir, info.ModTime()
+			dirs, changed[dir] = append(dirs, dir), info.ModTime()
 		}
 	}
-	return newest
+	slices.SortFunc(dirs, func(a, b string) int { return changed[a].Compare(changed[b]) })
+	return dirs
 }
 
-// freshDir makes an empty folder beside dest, for the owner only, and removes
-// what calls that broke off have left there, but for stale.
-func freshDir(paths layout.Paths, dest, stale string) (string, error) {
-	parent, name := filepath.Split(dest)
-	if err := paths.MkdirAll(filepath.Clean(parent), 0o700); err != nil {
-		return "", err
+// freshDir makes an empty folder beside dest, for the owner only. Of what pulls that
+// broke off have left there, it returns the newest, with which this one goes on, or "",
+// and removes the others. The caller holds dest's lock.
+func freshDir(paths layout.Paths, dest, fullID string) (fresh, stale string, err error) {
+	parent := filepath.Dir(dest)
+	if err := paths.MkdirAll(parent, 0o700); err != nil {
+		return "", "", err
 	}
-	for _, dir := range partials(dest) {
-		if dir == stale {
-			continue
+	for _, dir := range leftovers(dest, fullID) {
+		if stale != "" {
+			if err := removeTree(stale); err != nil {
+				return "", "", err
+			}
 		}
-		if err := removeTree(dir); err != nil {
-			return "", err
-		}
+		stale = dir
 	}
-	return os.MkdirTemp(parent, "."+name+".*.partial")
+	fresh, err = os.MkdirTemp(parent, partialPrefix(dest, fullID)+"*.partial")
+	return fresh, stale, err
 }
 
 // removeTree removes a folder and all in it, folders without permissions too.

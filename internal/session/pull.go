@@ -67,13 +67,16 @@ func Pull(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, o Pul
 	if err != nil {
 		return Summary{}, err
 	}
-	unlock, err := paths.Lock(ctx, "pull-"+c.fullID, "pull "+c.fullID, func(holder string) {
+	unlock, err := paths.Lock(ctx, lockOf(dest), "pull "+c.fullID, func(holder string) {
 		s.Step("waiting for %s", holder)
 	})
 	if err != nil {
 		return Summary{}, err
 	}
 	defer unlock()
+	if err := mayReplace(dest, c.fullID, o); err != nil {
+		return Summary{}, err
+	}
 	client, stop, err := c.files(ctx, 0)
 	if err != nil {
 		return Summary{}, causeOr(ctx, err)
@@ -99,30 +102,35 @@ func Pull(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, o Pul
 	return done, p.refused.err()
 }
 
-// landing returns the folder that a pull replaces. One that a person named has to
-// be empty, or from an earlier pull of the same target.
+// landing returns the folder that a pull replaces.
 func landing(paths layout.Paths, fullID string, o PullOptions) (string, error) {
 	if o.To == "" {
 		return paths.Shared(fullID), nil
 	}
 	dest, err := filepath.Abs(o.To)
-	if err != nil {
-		return "", err
+	if err == nil && dest == "/" {
+		err = errors.New("a pull cannot replace /")
 	}
-	if dest == "/" {
-		return "", errors.New("a pull cannot replace /")
+	return dest, err
+}
+
+// mayReplace reports why a folder cannot be replaced: one that a person named has to be
+// empty, or from an earlier pull of the same target. The caller holds dest's lock.
+func mayReplace(dest, fullID string, o PullOptions) error {
+	if o.To == "" {
+		return nil
 	}
 	entries, err := os.ReadDir(dest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return dest, nil
+		return nil
 	case err != nil:
-		return "", err
+		return err
 	case len(entries) == 0 || o.Delete || origin(dest) == fullID:
-		return dest, nil
+		return nil
 	}
 	err = fmt.Errorf("%s holds something that was not pulled from %s, and a pull replaces a whole folder", dest, fullID)
-	return "", hint.Add(err, "name a folder that is not there yet, or give --delete to have it replaced")
+	return hint.Add(err, "name a folder that is not there yet, or give --delete to have it replaced")
 }
 
 // markOrigin marks a file or folder as pulled from a target; not every file system
@@ -166,8 +174,7 @@ const keptFrom = 8 << 20
 
 // land copies everything to a fresh folder and swaps that in.
 func (p *puller) land(ctx context.Context) (err error) {
-	stale := staleDir(p.dest)
-	fresh, err := freshDir(p.paths, p.dest, stale)
+	fresh, stale, err := freshDir(p.paths, p.dest, p.fullID)
 	if err != nil {
 		return localFault{err}
 	}

@@ -793,6 +793,79 @@ func TestPullGoesOn(t *testing.T) {
 	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
 }
 
+// What came of one guest is never taken for another's, wherever it was to go.
+func TestPullGoesOnWithItsOwn(t *testing.T) {
+	g := newGuest(t, nil)
+	when := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	small, large := filepath.Join(g.shared(), "a"), filepath.Join(g.shared(), "file")
+	write := func(content string) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(small, []byte(content), 0o644), os.Chtimes(small, when, when)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one's")
+	if err := os.WriteFile(large, largeContent(96), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	dest := filepath.Join(t.TempDir(), "in")
+	left := func() []string {
+		found, _ := filepath.Glob(filepath.Dir(dest) + "/.*.partial")
+		return found
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		awaitSize(filepath.Dir(dest)+"/.*.partial/file", 24<<20)
+		cancel()
+	}()
+	if _, err := Pull(ctx, g.dial(), g.paths, quiet(), PullOptions{To: dest}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v, want the context's", err)
+	}
+	want(t, "folders left", len(left()), 1)
+	sameContent(t, small, left()[0]+"/a")
+	write("two's")
+	if err := os.Truncate(large, 0); err != nil {
+		t.Fatal(err)
+	}
+	other := g.dial()
+	other.fullID = "mos_demo-other"
+	if _, err := Pull(t.Context(), other, g.paths, quiet(), PullOptions{To: dest}); err != nil {
+		t.Fatal(err)
+	}
+	sameContent(t, small, dest+"/a")
+	want(t, "folders left for the first", len(left()), 1)
+}
+
+// Two targets are not pulled to one folder at once: the second finds what the first has made.
+func TestPullToOneFolderAtOnce(t *testing.T) {
+	g := newGuest(t, nil)
+	g.shared()
+	dest := filepath.Join(t.TempDir(), "in")
+	unlock, err := g.paths.Lock(t.Context(), lockOf(dest), "pull another", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	waits := make(chan struct{})
+	c, said := g.dial(), writeFunc(func(b []byte) (int, error) { close(waits); return len(b), nil })
+	go func() {
+		_, err := Pull(t.Context(), c, g.paths, &ui.Streams{Out: io.Discard, Err: said}, PullOptions{To: dest})
+		ended <- err
+	}()
+	select {
+	case <-waits:
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	if err := errors.Join(os.Mkdir(dest, 0o755), os.WriteFile(dest+"/theirs", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "holds something") {
+		t.Errorf("error %v, want that the folder holds something", err)
+	}
+}
+
 func TestPullFromAndTo(t *testing.T) {
 	g := newGuest(t, nil)
 	makeTree(t, filepath.Join(g.shared(), "tree"))
@@ -871,7 +944,8 @@ func TestPullRemovesWhatWasKilled(t *testing.T) {
 	g := newGuest(t, nil)
 	g.shared()
 	dest := g.paths.Shared("mos_demo-box")
-	if err := os.MkdirAll(filepath.Dir(dest)+"/.mos_demo-box.123.partial/x", 0o755); err != nil {
+	left := filepath.Join(filepath.Dir(dest), partialPrefix(dest, "mos_demo-box")+"123.partial")
+	if err := errors.Join(os.MkdirAll(left+"/x", 0o755), os.Chmod(left, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{}); err != nil {
