@@ -102,10 +102,15 @@ func removeTree(dir string) error {
 	return os.RemoveAll(dir)
 }
 
+// swapNames makes two folders change their names. Tests have one that fails.
+var swapNames = func(one, other string) error {
+	return unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE)
+}
+
 // swap puts fresh in dest's place. What was there is at fresh afterwards, or
 // gone.
 func swap(fresh, dest string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dest, unix.RENAME_EXCHANGE)
+	err := swapNames(fresh, dest)
 	switch {
 	case err == nil:
 		return nil

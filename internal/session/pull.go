@@ -74,7 +74,7 @@ func Pull(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, o Pul
 		return Summary{}, err
 	}
 	defer unlock()
-	if err := mayReplace(dest, c.fullID, o); err != nil {
+	if err := mayReplace(paths, dest, c.fullID, o); err != nil {
 		return Summary{}, err
 	}
 	client, stop, err := c.files(ctx, 0)
@@ -102,22 +102,35 @@ func Pull(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, o Pul
 	return done, p.refused.err()
 }
 
-// landing returns the folder that a pull replaces.
+// landing returns the folder that a pull replaces: of a link, where that leads.
 func landing(paths layout.Paths, fullID string, o PullOptions) (string, error) {
-	if o.To == "" {
-		return paths.Shared(fullID), nil
+	dest := paths.Shared(fullID)
+	if o.To != "" {
+		var err error
+		if dest, err = filepath.Abs(o.To); err != nil {
+			return "", err
+		}
 	}
-	dest, err := filepath.Abs(o.To)
-	if err == nil && dest == "/" {
-		err = errors.New("a pull cannot replace /")
+	if _, err := os.Readlink(dest); err == nil {
+		at, err := filepath.EvalSymlinks(dest)
+		if err != nil {
+			return "", hint.Add(fmt.Errorf("follow the link %s: %w", dest, err), "make the folder that it leads to, or remove it")
+		}
+		dest = at
 	}
-	return dest, err
+	if dest == "/" {
+		return "", errors.New("a pull cannot replace /")
+	}
+	return dest, nil
 }
 
-// mayReplace reports why a folder cannot be replaced: one that a person named has to be
+// mayReplace reports why a folder cannot be replaced: one that is not meros' own has to be
 // empty, or from an earlier pull of the same target. The caller holds dest's lock.
-func mayReplace(dest, fullID string, o PullOptions) error {
-	if o.To == "" {
+func mayReplace(paths layout.Paths, dest, fullID string, o PullOptions) error {
+	if isMount(dest) {
+		return hint.Add(fmt.Errorf("something is mounted at %s, and a pull replaces a whole folder", dest), "name a folder in it")
+	}
+	if dest == paths.Shared(fullID) {
 		return nil
 	}
 	entries, err := os.ReadDir(dest)
@@ -131,6 +144,14 @@ func mayReplace(dest, fullID string, o PullOptions) error {
 	}
 	err = fmt.Errorf("%s holds something that was not pulled from %s, and a pull replaces a whole folder", dest, fullID)
 	return hint.Add(err, "name a folder that is not there yet, or give --delete to have it replaced")
+}
+
+// isMount reports whether a folder is where something is mounted, as statx(2) tells from
+// Linux 5.8 on.
+func isMount(dir string) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_SYMLINK_NOFOLLOW, 0, &st)
+	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
 // markOrigin marks a file or folder as pulled from a target; not every file system
@@ -214,8 +235,12 @@ func (p *puller) land(ctx context.Context) (err error) {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if err := swap(fresh, p.dest); err != nil {
+		_ = os.Lchown(fresh, os.Geteuid(), os.Getegid()) // else it would not be taken for ours
+		return err
+	}
 	whole = true
-	return swap(fresh, p.dest)
+	return nil
 }
 
 func (p *puller) fill(ctx context.Context) error {

@@ -866,6 +866,78 @@ func TestPullToOneFolderAtOnce(t *testing.T) {
 	}
 }
 
+// A link stays one, and what it leads to is replaced no more easily than if it were named.
+func TestPullThroughALink(t *testing.T) {
+	g := newGuest(t, nil)
+	makeTree(t, filepath.Join(g.shared(), "tree"))
+	folder := filepath.Join(t.TempDir(), "real")
+	own, named := g.paths.Shared("mos_demo-box"), filepath.Join(t.TempDir(), "link")
+	for link, to := range map[string]string{own: "", named: named} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(folder, link)); err != nil {
+			t.Fatal(err)
+		}
+		pull := func() error {
+			_, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{To: to})
+			return err
+		}
+		if err := pull(); err == nil || !strings.Contains(err.Error(), "follow the link") {
+			t.Errorf("a link that leads nowhere: %v", err)
+		}
+		if err := errors.Join(os.Mkdir(folder, 0o755), os.WriteFile(folder+"/own", nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		if err := pull(); err == nil || !strings.Contains(err.Error(), "holds something") {
+			t.Errorf("a link to a folder of the person's own: %v", err)
+		}
+		if err := os.Remove(folder + "/own"); err != nil {
+			t.Fatal(err)
+		}
+		if err := pull(); err != nil {
+			t.Error(err)
+		}
+		if at, err := os.Readlink(link); err != nil || at != folder {
+			t.Errorf("the link leads to %q, %v", at, err)
+		}
+		onlyChild(t, folder, "tree")
+		onlyChild(t, filepath.Dir(folder), "real")
+		if err := removeTree(folder); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPullToAMountPoint(t *testing.T) {
+	err := mayReplace(layout.Paths{Root: t.TempDir()}, "/proc", "mos_demo-box", PullOptions{To: "/proc", Delete: true})
+	if err == nil || !strings.Contains(err.Error(), "mounted at /proc") {
+		t.Errorf("error %v", err)
+	}
+	if err := mayReplace(layout.Paths{Root: t.TempDir()}, t.TempDir(), "mos_demo-box", PullOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// What came is kept also when it cannot be put in place.
+func TestPullThatCannotBePutInPlace(t *testing.T) {
+	g := newGuest(t, nil)
+	if err := os.WriteFile(filepath.Join(g.shared(), "file"), largeContent(9), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	dest := g.paths.Shared("mos_demo-box")
+	swap := swapNames
+	t.Cleanup(func() { swapNames = swap })
+	swapNames = func(string, string) error { return unix.EBUSY }
+	if _, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{}); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("error %v", err)
+	}
+	swapNames = swap
+	done, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "bytes, unchanged", []any{done.Bytes, done.Same}, []any{int64(0), 1})
+	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
+}
+
 func TestPullFromAndTo(t *testing.T) {
 	g := newGuest(t, nil)
 	makeTree(t, filepath.Join(g.shared(), "tree"))
