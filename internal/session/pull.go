@@ -154,9 +154,9 @@ func isMount(dir string) bool {
 	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 }
 
-// markOrigin marks a file or folder as pulled from a target; not every file system
-// takes attributes. Tests have one that does not.
-var markOrigin = func(file, fullID string) error { return unix.Setxattr(file, originAttr, []byte(fullID), 0) }
+// markOrigin marks an open file or folder as pulled from a target; not every file system
+// takes attributes: then the error is ENOTSUP. Tests have one that does not.
+var markOrigin = func(fd int, fullID string) error { return unix.Fsetxattr(fd, originAttr, []byte(fullID), 0) }
 
 // origin returns from which target a file or folder was pulled, if any.
 func origin(file string) string {
@@ -226,8 +226,10 @@ func (p *puller) land(ctx context.Context) (err error) {
 	if err := p.fill(ctx); err != nil {
 		return err
 	}
-	if err := markOrigin(fresh, p.fullID); err != nil { // then no file of it is either
-		p.streams.Warn("what came is not marked as from %s: the file system of %s takes no %s: %v", p.fullID, p.dest, originAttr, err)
+	if err := p.markFolder("."); errors.Is(err, unix.ENOTSUP) { // then nothing in it is either
+		p.streams.Warn("what came is not marked as from %s: the file system of %s takes no %s", p.fullID, p.dest, originAttr)
+	} else if err != nil {
+		return localFault{err}
 	}
 	if err := p.paths.Owner.Give(fresh); err != nil {
 		return localFault{err}

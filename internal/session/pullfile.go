@@ -100,7 +100,9 @@ func copyOut(dst io.Writer, src *sftp.File, claimed int64) (int64, error) {
 // finish gives a file that was copied its mark, owner, mode and time.
 func (p *puller) finish(f *os.File, r remote) error {
 	fd := int(f.Fd())
-	_ = unix.Fsetxattr(fd, originAttr, []byte(p.fullID), 0) // not every file system can
+	if err := p.mark(fd, r.rel); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
 	if o := p.paths.Owner; o != (layout.Owner{}) {
 		if err := f.Chown(o.UID, o.GID); err != nil {
 			return err
@@ -121,7 +123,26 @@ func (p *puller) mode(r remote) fs.FileMode {
 	return r.perm&^0o111 | 0o600
 }
 
+func (p *puller) mark(fd int, rel string) error {
+	if err := markOrigin(fd, p.fullID); err != nil {
+		return fmt.Errorf("mark %s as from %s: %w", shown(rel), p.fullID, err)
+	}
+	return nil
+}
+
+func (p *puller) markFolder(rel string) error {
+	dir, err := p.root.Open(rel)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return p.mark(int(dir.Fd()), rel)
+}
+
 func (p *puller) folder(r remote) error {
+	if err := p.markFolder(r.rel); err != nil && !errors.Is(err, unix.ENOTSUP) {
+		return err
+	}
 	if err := p.give(r.rel); err != nil {
 		return err
 	}

@@ -729,6 +729,9 @@ func TestPullMarksEverything(t *testing.T) {
 	if err := os.Mkdir(dest, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(g.shared()+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, dir := range []string{g.shared(), dest} {
 		file := filepath.Join(dir, "file")
 		if err := errors.Join(os.WriteFile(file, []byte("content"), 0o644), os.Chtimes(file, when, when)); err != nil {
@@ -742,8 +745,9 @@ func TestPullMarksEverything(t *testing.T) {
 			t.Fatal(err)
 		}
 		want(t, "unchanged", done.Same, same)
-		checkOrigin(t, filepath.Join(dest, "file"))
-		checkOrigin(t, dest)
+		for _, marked := range []string{"file", "sub", "."} {
+			checkOrigin(t, filepath.Join(dest, marked))
+		}
 		want(t, "said", said.String(), "")
 	}
 }
@@ -751,8 +755,11 @@ func TestPullMarksEverything(t *testing.T) {
 func TestPullWithoutAttributes(t *testing.T) {
 	mark := markOrigin
 	t.Cleanup(func() { markOrigin = mark })
-	markOrigin = func(string, string) error { return unix.ENOTSUP }
+	markOrigin = func(int, string) error { return unix.ENOTSUP }
 	g := newGuest(t, nil)
+	if err := os.Mkdir(g.shared()+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"a", "b"} {
 		if err := os.WriteFile(filepath.Join(g.shared(), name), nil, 0o644); err != nil {
 			t.Fatal(err)
@@ -764,6 +771,32 @@ func TestPullWithoutAttributes(t *testing.T) {
 	}
 	if got := said.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "not marked as from mos_demo-box") {
 		t.Errorf("said: %q", got)
+	}
+}
+
+// What cannot be marked although others can is not put in place.
+func TestPullThatCannotMark(t *testing.T) {
+	mark := markOrigin
+	t.Cleanup(func() { markOrigin = mark })
+	g := newGuest(t, nil)
+	if err := errors.Join(os.Mkdir(g.shared()+"/sub", 0o755), os.WriteFile(g.shared()+"/file", nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for nth, name := range []string{"file", "sub", "."} {
+		marked := 0
+		markOrigin = func(int, string) error {
+			if marked++; marked == nth+1 {
+				return unix.ENOSPC
+			}
+			return nil
+		}
+		_, err := Pull(t.Context(), g.dial(), g.paths, quiet(), PullOptions{})
+		if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v, want that %s cannot be marked", err, name)
+		}
+		if left, _ := os.ReadDir(filepath.Dir(g.paths.Shared("mos_demo-box"))); len(left) > 0 {
+			t.Errorf("%v is left", left)
+		}
 	}
 }
 
