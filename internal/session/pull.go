@@ -87,7 +87,7 @@ func Pull(ctx context.Context, c *Conn, paths layout.Paths, s *ui.Streams, o Pul
 		return Summary{}, causeOr(ctx, c.fault(err))
 	}
 	if o.DryRun {
-		return Summary{}, errors.Join(p.tell(), p.refused.err())
+		return Summary{}, errors.Join(causeOr(ctx, c.fault(p.tell(ctx))), p.refused.err())
 	}
 	p.left.Store(o.MaxSize)
 	p.progress = showProgress(s, "pulling "+c.fullID, p.bytes)
@@ -203,15 +203,11 @@ func (p *puller) land(ctx context.Context) (err error) {
 		return localFault{errors.Join(err, removeTree(fresh))}
 	}
 	defer p.root.Close()
-	if stale != "" {
-		if p.stale, err = os.OpenRoot(stale); err != nil {
-			return localFault{err}
-		}
-		defer p.stale.Close()
+	stop, err := p.openOld(stale)
+	if err != nil {
+		return localFault{err}
 	}
-	if p.former, err = os.OpenRoot(p.dest); err == nil {
-		defer p.former.Close()
-	}
+	defer stop()
 	whole := false
 	defer func() {
 		if stale != "" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"strings"
 	"syscall"
@@ -56,26 +55,62 @@ func (p *puller) isFile(l *lister) bool {
 	return err == nil && e.mode&syscall.S_IFMT == syscall.S_IFREG
 }
 
-// tell says what would be copied.
-func (p *puller) tell() error {
+// tell says what would be done.
+func (p *puller) tell(ctx context.Context) error {
+	stale := ""
+	if left := leftovers(p.dest, p.fullID); len(left) > 0 {
+		stale = left[len(left)-1]
+	}
+	stop, err := p.openOld(stale)
+	if err != nil {
+		return localFault{err}
+	}
+	defer stop()
+	theirs, err := p.hashesOfAlike(ctx)
+	if err != nil {
+		return err
+	}
 	var b strings.Builder
-	p.former, _ = os.OpenRoot(p.dest)
-	if p.former != nil {
-		defer p.former.Close()
+	for _, f := range p.folders {
+		if !p.hasFolder(f.rel) {
+			fmt.Fprintf(&b, "make %s/\n", inLine(f.rel))
+		}
 	}
 	for _, f := range p.files {
-		if !isSame(p.former, f) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !p.fits(p.stale, f, theirs) && !p.fits(p.former, f, theirs) {
 			fmt.Fprintf(&b, "get %s\n", inLine(f.rel))
 		}
 	}
 	for _, l := range p.links {
-		fmt.Fprintf(&b, "link %s\n", inLine(l.rel))
+		if !p.hasLink(l) {
+			fmt.Fprintf(&b, "link %s\n", inLine(l.rel))
+		}
 	}
 	for _, rel := range p.goes() {
 		fmt.Fprintf(&b, "delete %s\n", inLine(rel))
 	}
-	_, err := io.WriteString(p.streams.Out, b.String())
+	_, err = io.WriteString(p.streams.Out, b.String())
 	return local(err)
+}
+
+// hasFolder and hasLink report what the former content has already.
+func (p *puller) hasFolder(rel string) bool {
+	if p.former == nil {
+		return false
+	}
+	info, err := p.former.Lstat(rel)
+	return err == nil && info.IsDir()
+}
+
+func (p *puller) hasLink(l remote) bool {
+	if p.former == nil {
+		return false
+	}
+	target, err := p.former.Readlink(l.rel)
+	return err == nil && target == l.target
 }
 
 // goes returns what the former content has and the guest has not.

@@ -16,15 +16,40 @@ import (
 	"meros/internal/hint"
 )
 
+// openOld opens what the host has already: stale, unless that is "", and the former
+// content, if there is any. Call stop.
+func (p *puller) openOld(stale string) (stop func(), err error) {
+	if stale != "" {
+		if p.stale, err = os.OpenRoot(stale); err != nil {
+			return nil, err
+		}
+	}
+	p.former, _ = os.OpenRoot(p.dest)
+	return func() {
+		for _, root := range []*os.Root{p.stale, p.former} {
+			if root != nil {
+				_ = root.Close()
+			}
+		}
+	}, nil
+}
+
+// hashesOfAlike returns what the guest tells of the files that the host has in the same
+// size, if hashes are wanted.
+func (p *puller) hashesOfAlike(ctx context.Context) (map[string]sum, error) {
+	if !p.options.Checksum {
+		return nil, nil
+	}
+	return p.conn.hashes(ctx, p.from, p.alike())
+}
+
 // reuse takes files that the host has already into the fresh folder: those of a
 // pull that broke off are moved, those of the former content linked. It returns
 // the ones that have to come from the guest.
 func (p *puller) reuse(ctx context.Context) (missing []remote, err error) {
-	var theirs map[string]sum
-	if p.options.Checksum {
-		if theirs, err = p.conn.hashes(ctx, p.from, p.alike()); err != nil {
-			return nil, err
-		}
+	theirs, err := p.hashesOfAlike(ctx)
+	if err != nil {
+		return nil, err
 	}
 	for _, r := range p.files {
 		if ctx.Err() != nil {
@@ -57,21 +82,27 @@ func (p *puller) alike() []string {
 // take moves or links one file into the fresh folder, if it is the same.
 func (p *puller) take(r remote, theirs map[string]sum) bool {
 	for _, from := range []*os.Root{p.stale, p.former} {
-		same := isSame(from, r)
-		if p.options.Checksum {
-			same = isSameSum(from, r, theirs)
-		}
-		if same && p.adopt(from, r) {
+		if p.fits(from, r, theirs) && p.adopt(from, r) {
 			return true
 		}
 	}
 	return false
 }
 
+// fits reports whether a folder of the host has the file that the guest has. One of the
+// former content has to be as a pull would leave it: it is shared with that.
+func (p *puller) fits(from *os.Root, r remote, theirs map[string]sum) bool {
+	same := isSame(from, r)
+	if p.options.Checksum {
+		same = isSameSum(from, r, theirs)
+	}
+	return same && (from == p.stale || regular(from, r.rel).Mode().Perm() == p.mode(r) && p.ours(from, r.rel))
+}
+
 // adopt puts a file of another folder of the host into the fresh one.
 func (p *puller) adopt(from *os.Root, r remote) bool {
 	if from == p.former {
-		return regular(from, r.rel).Mode().Perm() == p.mode(r) && p.ours(from, r.rel) && linkBetween(from, p.root, r.rel) == nil
+		return linkBetween(from, p.root, r.rel) == nil
 	}
 	if err := renameBetween(from, p.root, r.rel); err != nil {
 		return false

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -718,6 +719,52 @@ func TestPullOnlyWhatDiffers(t *testing.T) {
 		t.Errorf("pulled (-want +got):\n%s", d)
 	}
 	onlyChild(t, filepath.Dir(dest), "mos_demo-box")
+}
+
+// A dry run says what the pull then does, by whichever measure.
+func TestPullDryRun(t *testing.T) {
+	g := newGuest(t, nil)
+	in := filepath.Join(g.shared(), "tree")
+	makeTree(t, in)
+	c, dest := g.dial(), g.paths.Shared("mos_demo-box")
+	pull := func(o PullOptions) (said string, done Summary) {
+		t.Helper()
+		var out bytes.Buffer
+		done, err := Pull(t.Context(), c, g.paths, &ui.Streams{Out: &out, Err: io.Discard}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.String(), done
+	}
+	said, _ := pull(PullOptions{DryRun: true})
+	for what, count := range map[string]int{"make ": 5, "get ": 70, "link ": 3} {
+		want(t, what, strings.Count(said, what), count)
+	}
+	pull(PullOptions{})
+	for _, checksum := range []bool{false, true} {
+		said, _ = pull(PullOptions{DryRun: true, Checksum: checksum})
+		want(t, "of what is there", said, "")
+	}
+	when := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	own := []byte("own")
+	for _, err := range []error{
+		os.WriteFile(in+"/many/09", []byte{77}, 0o644), os.Chtimes(in+"/many/09", when, when), // only a hash tells
+		os.Chmod(in+"/many/10", 0o600), os.Mkdir(in+"/new", 0o755), os.Remove(in + "/many/11"),
+		os.Remove(in + "/dangling"), os.Symlink("elsewhere", in+"/dangling"),
+		os.WriteFile(in+"/own", own, 0o644), os.Chtimes(in+"/own", when, when), // has no mark
+		os.WriteFile(dest+"/tree/own", own, 0o644), os.Chtimes(dest+"/tree/own", when, when),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for checksum, gets := range map[bool]string{false: "", true: "get tree/many/09\n"} {
+		said, _ = pull(PullOptions{DryRun: true, Checksum: checksum})
+		lines := slices.Sorted(strings.Lines(said))
+		want(t, "of what differs", strings.Join(lines, ""), "delete tree/many/11\n"+gets+"get tree/many/10\nget tree/own\nlink tree/dangling\nmake tree/new/\n")
+	}
+	_, done := pull(PullOptions{Checksum: true})
+	want(t, "files", done.Files, 3)
 }
 
 // A file of the person's own, which --delete lets a pull replace, is not taken for the
