@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meros/internal/ui"
+	"meros/internal/ui/uitest"
 )
 
 // unchanged is the mode of an entry as it is.
@@ -219,6 +220,65 @@ func TestPushStreamOfAnIdleInput(t *testing.T) {
 		}
 	}
 }
+
+// A stream shows how much of it has passed; not where the output is a pipe, whose reader
+// may write on the same terminal.
+func TestStreamsShowProgress(t *testing.T) {
+	more := make(chan struct{})
+	g := newGuest(t, nil)
+	slow := lying(t, &liar{
+		list:    only(lie{"file", 0o644, 3 << 20}),
+		content: func(string) (io.ReaderAt, error) { return waitsFor(more), nil },
+	})
+	idle, w := io.Pipe()
+	go func() { _, _ = w.Write(largeContent(3)) }()
+	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, pipeEnd, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _, _, _ = w.Close(), file.Close(), pipe.Close(), pipeEnd.Close() })
+	pull := func(ctx context.Context, s *ui.Streams) error {
+		return PullStream(ctx, slow.dial(), s, PullOptions{From: "/mos-shared/file"})
+	}
+	for _, c := range []struct {
+		what    string
+		do      func(ctx context.Context, s *ui.Streams) error
+		out     io.Writer
+		in      io.Reader
+		says    string
+		amounts string
+	}{
+		{"push", func(ctx context.Context, s *ui.Streams) error {
+			_, _, err := PushStream(ctx, g.dial(), s, "file")
+			return err
+		}, io.Discard, idle, "pushing to mos_demo-box", " MiB "},
+		{"pull to a file", pull, file, nil, "pulling from mos_demo-box", "/ 3.0 MiB"},
+		{"pull to a pipe", pull, pipeEnd, nil, "", ""},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		master, tty := uitest.OpenPTY(t, 100, 30)
+		screen, ended := seen(master), make(chan error, 1)
+		go func() { ended <- c.do(ctx, &ui.Streams{In: c.in, Out: c.out, Err: tty}) }()
+		if c.says != "" {
+			eventually(t, c.what, func() bool { return strings.Contains(screen(), c.says) && strings.Contains(screen(), c.amounts) })
+		} else {
+			time.Sleep(500 * time.Millisecond)
+			want(t, c.what, screen(), "")
+		}
+		cancel()
+		<-ended
+	}
+	close(more)
+}
+
+// waitsFor is a file that hands out nothing before that is closed.
+type waitsFor chan struct{}
+
+func (w waitsFor) ReadAt([]byte, int64) (int, error) { <-w; return 0, io.EOF }
 
 type readFunc func([]byte) (int, error)
 

@@ -63,21 +63,27 @@ type progress struct {
 	bar       *mpb.Bar
 }
 
-// showProgress draws a progress line when Err is a terminal. Call end.
+// unknown is the total of what ends when it ends.
+const unknown = -1
+
+// showProgress draws a progress line when Err is a terminal and there is anything to
+// copy. Call end.
 func showProgress(s *ui.Streams, what string, total int64) *progress {
 	tty, ok := ui.Terminal(s.Err)
-	if !ok || s.Quiet || total <= 0 {
+	if !ok || s.Quiet || total == 0 {
 		return &progress{}
 	}
+	style, shown := mpb.BarFillerBuilder(mpb.BarStyle()), []decor.Decorator{
+		decor.CountersKibiByte("% .1f / % .1f"),
+		decor.AverageSpeed(decor.SizeB1024(0), " % .1f"),
+		decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace),
+	}
+	if total == unknown {
+		style, shown = mpb.NopStyle(), []decor.Decorator{decor.CurrentKibiByte("% .1f"), shown[1]}
+	}
 	p := mpb.New(mpb.WithOutput(tty), mpb.WithWidth(40))
-	bar := p.AddBar(total,
-		mpb.BarRemoveOnComplete(),
-		mpb.PrependDecorators(decor.Name("meros: "+what+" ")),
-		mpb.AppendDecorators(
-			decor.CountersKibiByte("% .1f / % .1f"),
-			decor.AverageSpeed(decor.SizeB1024(0), " % .1f"),
-			decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace),
-		))
+	bar := p.New(total, style, mpb.BarRemoveOnComplete(),
+		mpb.PrependDecorators(decor.Name("meros: "+what+" ")), mpb.AppendDecorators(shown...))
 	return &progress{p, bar}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"time"
 
@@ -42,6 +43,8 @@ func PushStream(ctx context.Context, c *Conn, s *ui.Streams, to string) (done Su
 		parcel: &parcel{open: func(string) (source, error) { return streamed{in}, nil }},
 	}
 	_, p.replaces = client.HasExtension("posix-rename@openssh.com")
+	p.progress = showProgress(s, "pushing to "+c.fullID, unknown)
+	defer p.progress.end()
 	err = client.MkdirAll(dir)
 	if err == nil {
 		err = p.file(ctx, sent{rel: name, perm: 0o644, size: -1, mtime: started})
@@ -110,8 +113,14 @@ func PullStream(ctx context.Context, c *Conn, s *ui.Streams, o PullOptions) erro
 		return causeOr(ctx, c.fault(err))
 	}
 	defer src.Close()
+	shown := &progress{}
+	if isFile(s.Out) { // what reads a pipe may write to the terminal, from where a line that is redrawn takes its lines
+		shown = showProgress(s, "pulling from "+c.fullID, info.Size())
+	}
+	defer shown.end()
 	left := o.MaxSize
 	n, err := src.WriteTo(counted{s.Out, func(n int) error {
+		shown.moved(n)
 		if left -= int64(n); left < 0 {
 			return localFault{tooBig(o.MaxSize)}
 		}
@@ -121,4 +130,14 @@ func PullStream(ctx context.Context, c *Conn, s *ui.Streams, o PullOptions) erro
 		err = fmt.Errorf("%s ended after %d of %d bytes", label[:len(label)-1], n, info.Size())
 	}
 	return causeOr(ctx, c.fault(err))
+}
+
+// isFile reports whether a stream is a file of the host.
+func isFile(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
 }
