@@ -128,7 +128,7 @@ func landing(paths layout.Paths, fullID string, o PullOptions) (string, error) {
 // empty, or from an earlier pull of the same target. The caller holds dest's lock.
 func mayReplace(paths layout.Paths, dest, fullID string, o PullOptions) error {
 	if isMount(dest) {
-		return hint.Add(fmt.Errorf("something is mounted at %s, and a pull replaces a whole folder", dest), "name a folder in it")
+		return hint.Add(fmt.Errorf("something is mounted at %s, and a pull replaces a whole folder", dest), "name a folder in it: --to %s", filepath.Join(dest, fullID))
 	}
 	if dest == paths.Shared(fullID) {
 		return nil
@@ -205,7 +205,7 @@ func (p *puller) land(ctx context.Context) (err error) {
 	defer p.root.Close()
 	stop, err := p.openOld(stale)
 	if err != nil {
-		return localFault{err}
+		return localFault{errors.Join(err, removeTree(fresh))}
 	}
 	defer stop()
 	whole := false
