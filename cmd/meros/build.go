@@ -45,7 +45,7 @@ The images are made in data/images/, the output of all tools in data/log/.
 	}
 	cmd.Flags().BoolVar(&o.noWait, "no-wait", false, "fail if another meros works on the family")
 	cmd.Flags().BoolVar(&o.plan, "plan", false, "say which stages would be done again and why, and do nothing")
-	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: as cores and memory allow)")
+	cmd.Flags().IntVarP(&o.jobs, "jobs", "j", 0, "build this many targets at once (default: two for each processor, as memory allows)")
 	cmd.Flags().StringVar(&o.kernel, "kernel", "", "take the kernel from: source, distro, prebuilt or no (default: as the recipe says)")
 	cmd.Flags().BoolVar(&o.noCache, "no-cache", false, "do every stage anew")
 	cmd.Flags().BoolVar(&o.offline, "offline", false, "take packages and kernels only from what earlier builds downloaded")

@@ -43,7 +43,7 @@ that kernel.conf names, if one of the signers that it names has signed it, or if
 	flags.StringVar(&o.Commit, "commit", "", "commit that the tag must point to, where no signature tells")
 	flags.StringSliceVar(&o.With, "with", nil, "fragments of conf/kernel/ beside those of kernel.conf")
 	flags.StringVar(&o.Arch, "arch", "", "architecture: x86_64 or arm64 (default: the host's)")
-	flags.IntVarP(&o.Jobs, "jobs", "j", 0, "files compiled at a time (default: one for each processor)")
+	flags.IntVarP(&o.Jobs, "jobs", "j", 0, "files compiled at a time (default: one more than there are processors)")
 	flags.BoolVar(&o.NoWait, "no-wait", false, "fail if another meros builds a kernel")
 	flags.BoolVar(&o.Anew, "anew", false, "compile all of it again")
 	return cmd

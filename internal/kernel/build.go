@@ -349,7 +349,7 @@ func (m *making) compile(ctx context.Context, r *Record) error {
 	r.Symbols = builtIn(string(config))
 	jobs := m.Jobs
 	if jobs <= 0 {
-		jobs = runtime.NumCPU()
+		jobs = runtime.NumCPU() + 1 // one that waits for its files leaves no processor idle
 	}
 	m.Step("compiling %s with %d jobs, all it prints goes to %s", r.Release, jobs, m.log.Name())
 	started := time.Now()

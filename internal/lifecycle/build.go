@@ -44,7 +44,7 @@ type BuildOptions struct {
 	Plan    bool // say what would be done, and do nothing
 	Offline bool // take packages and kernels only from what earlier builds downloaded
 	Named   bool // the targets were named: none is left out because it is optional
-	Jobs    int  // how many targets at once; 0: as cores and memory allow
+	Jobs    int  // how many targets at once; 0: as processors and memory allow
 }
 
 // Build makes or renews the images of the targets. An image that is already

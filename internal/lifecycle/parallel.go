@@ -16,12 +16,16 @@ import (
 // manager, and pages of an image that are not on the disk yet.
 const jobMemory = 1 << 20
 
+// jobsPerCPU is more than one: a build waits at times, for the network and the disk, and
+// the last of three targets would else have one of two processors alone.
+const jobsPerCPU = 2
+
 // jobs is how many of n targets are built at once.
 func (o BuildOptions) jobs(n int) int {
 	if o.Jobs > 0 {
 		return min(o.Jobs, n)
 	}
-	return max(1, min(n, runtime.NumCPU(), freeMemory()/jobMemory))
+	return max(1, min(n, jobsPerCPU*runtime.NumCPU(), freeMemory()/jobMemory))
 }
 
 // freeMemory is the memory that programs may take without swapping, in KiB
