@@ -72,13 +72,22 @@ func (w *window) run(ctx context.Context, way Display) error {
 		return err
 	}
 	defer w.dir.tidy()
-	switch way {
-	case DisplayWaypipe:
-		return w.waypipe(ctx)
-	case DisplayX11:
-		return w.x11(ctx)
+	if way == DisplayXpra {
+		return w.xpra(ctx)
 	}
-	return w.xpra(ctx)
+	if w.alone != nil { // a master forwards no socket of the guest
+		own, err := w.alone(ctx)
+		if err != nil {
+			return err
+		}
+		defer own.Close()
+		on := *w
+		on.Conn, w = own, &on
+	}
+	if way == DisplayWaypipe {
+		return w.waypipe(ctx)
+	}
+	return w.x11(ctx)
 }
 
 // program runs the program itself.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -243,6 +244,34 @@ func TestRunBesideAnotherSession(t *testing.T) {
 		t.Errorf("after it: Run = %v, want it to look for xpra", err)
 	}
 	wantEmpty(t, runtime)
+}
+
+// untilEnded is a program of the host that goes on until it is ended.
+type untilEnded struct{}
+
+func (untilEnded) Run(ctx context.Context, _ proc.Cmd) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+
+// Where the guest lacks what is tried first, the next way is gone also by way of a master,
+// which does not forward the socket that it needs.
+func TestRunFallsBackBesideAMaster(t *testing.T) {
+	bin := binWithout(t, "xpra")
+	const waypipe = "#!/bin/sh\n[ -S \"$2\" ] || exit 9\nshift 4\nexec \"$@\"\n" // --socket SOCKET server --
+	err := errors.Join(os.WriteFile(filepath.Join(bin, "waypipe"), []byte(waypipe), 0o755), os.Chmod(filepath.Dir(bin), 0o755))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := (&openSSH{shell: "/bin/sh", lines: []string{"SetEnv PATH=" + bin}}).start(t)
+	m := newMasters(t, s.paths, s.target)
+	c := m.dial(t)
+	want(t, "masters started", m.started, 1)
+	screen := &Screen{ways: []Display{DisplayXpra, DisplayWaypipe}, xpra: version{3, 1}, wayland: "wayland-0"}
+	err = Run(t.Context(), c, s.paths, quiet(), untilEnded{}, screen, s.target, RunOptions{Argv: []string{"sh", "-c", "exit 7"}, Getenv: m.getenv})
+	if fmt.Sprint(err) != "exit status 7" {
+		t.Errorf("Run = %v, want status 7", err)
+	}
 }
 
 // binWithout makes a folder with the programs that scripts of ours call.
