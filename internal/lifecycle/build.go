@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"meros/internal/device"
@@ -249,7 +250,11 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	if err != nil {
 		return store.Layer{}, err
 	}
-	if err := w.runStage(ctx, s, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: w.tree(below, p)}); err != nil {
+	err = w.runStage(ctx, s, sandbox.Spec{Step: s.Step, Args: s.Args(p.Out()), Tree: w.tree(below, p)})
+	if err == nil {
+		err = sameRecipe(s)
+	}
+	if err != nil {
 		return store.Layer{}, errors.Join(sayIfFull(err, w.Paths.Cache()), p.Discard())
 	}
 	l, err := p.Commit()
@@ -257,6 +262,23 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 		err = w.stamp(s.Stamp)
 	}
 	return l, err
+}
+
+// sameRecipe makes sure that what a stage has just read of the recipe is what its key
+// was made of, before anything is kept under that key.
+func sameRecipe(s rootfs.Stage) error {
+	if s.Reread == nil {
+		return nil
+	}
+	now, err := s.Reread()
+	if err != nil {
+		return fmt.Errorf("read the recipe again: %w", err)
+	}
+	if now.Sum() == s.Key {
+		return nil
+	}
+	changes := store.Changes(s.Reads, now.Pieces(), rootfs.Below)
+	return hint.Add(fmt.Errorf("the recipe changed while it was built: %s", strings.Join(changes, "; ")), "build again")
 }
 
 // runStage runs a stage's step with a way to the mirrors.

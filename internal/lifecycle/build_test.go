@@ -107,22 +107,14 @@ func count(_ context.Context, _ proc.Runner, root, marks string) error {
 }
 
 func TestTargetsWithOneBaseMakeItOnce(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	b := Builder{Streams: &ui.Streams{Err: io.Discard}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}, making: newMaking()}
-	var err error
-	if b.proxy, err = mirror.Start(t.TempDir(), true); err != nil {
-		t.Fatal(err)
-	}
-	defer b.proxy.Close()
+	b := stageBuilder(t)
 	board := b.Board()
 	defer board.Close()
 	marks := filepath.Join(t.TempDir(), "marks")
 	base := rootfs.Stage{Name: "bootstrap", Step: "count", Key: "base", Base: true, Args: func(string) any { return marks }}
 	var both sync.WaitGroup
 	for _, name := range []string{"one", "two"} {
-		w := &work{Builder: b, t: &family.Target{Family: "f", Name: name}, store: b.openStore(t.Context()), log: io.Discard, line: board.Line(name)}
+		w := stageWork(t, b, board, name)
 		both.Go(func() {
 			l, err := w.stage(t.Context(), base, nil, 0)
 			if err != nil || !exists(filepath.Join(l.FS(), "made")) {
@@ -133,5 +125,59 @@ func TestTargetsWithOneBaseMakeItOnce(t *testing.T) {
 	both.Wait()
 	if content, err := os.ReadFile(marks); string(content) != "x" || err != nil {
 		t.Errorf("the base was made %d times, %v, want once", len(content), err)
+	}
+}
+
+// stageBuilder has what stages need that run in sandboxes of the test's own.
+func stageBuilder(t *testing.T) Builder {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	b := Builder{Streams: &ui.Streams{Err: io.Discard}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}, making: newMaking()}
+	var err error
+	if b.proxy, err = mirror.Start(t.TempDir(), true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.proxy.Close() })
+	return b
+}
+
+// stageWork is the work on a target that has a place for its tree.
+func stageWork(t *testing.T, b Builder, board *ui.Board, name string) *work {
+	t.Helper()
+	w := &work{Builder: b, t: &family.Target{Family: "f", Name: name}, store: b.openStore(t.Context()), log: io.Discard, line: board.Line(name)}
+	if err := b.Paths.MkdirAll(w.chroot(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// A recipe that changes while a stage reads it leaves nothing under the key of what
+// it was before.
+func TestRecipeThatChangesMeanwhileFailsTheBuild(t *testing.T) {
+	b := stageBuilder(t)
+	board := b.Board()
+	defer board.Close()
+	marks := filepath.Join(t.TempDir(), "marks") // what the stage reads, and changes
+	read := func() (*store.KeyBuilder, error) {
+		key := store.NewKey("files")
+		return key, key.AddTree("includes", marks)
+	}
+	first, err := read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rootfs.Stage{Name: "files", Step: "count", Base: true, Key: first.Sum(), Reads: first.Pieces(), Reread: read, Args: func(string) any { return marks }}
+	w := stageWork(t, b, board, "one")
+	_, err = w.stage(t.Context(), s, nil, 0)
+	if err == nil || err.Error() != "the recipe changed while it was built: includes changed: +." || len(hint.Of(err)) == 0 {
+		t.Errorf("stage: %v, hints %q", err, hint.Of(err))
+	}
+	if keys, err := w.store.Keys(); len(keys) != 0 || err != nil {
+		t.Errorf("kept: %q, %v", keys, err)
+	}
+	if left, err := os.ReadDir(filepath.Join(b.Paths.Cache(), "pending")); len(left) != 0 || err != nil {
+		t.Errorf("left in the making: %v, %v", left, err)
 	}
 }

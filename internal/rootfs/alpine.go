@@ -116,24 +116,27 @@ func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (St
 	for _, repository := range []string{"main", "community"} {
 		a.Repositories = append(a.Repositories, b.Mirror+"/"+b.Branch+"/"+repository)
 	}
-	key := stageKey(stepAlpineInstall).Add(Below, string(below)).Add("packages", a.Packages...).Add("kernel", a.Kernel)
-	if a.Kernel != "" {
-		key.Add("features of the initrd", alpineInitrd)
-	}
 	for _, dir := range t.Includes {
 		apk := filepath.Join(dir, "etc/apk")
-		if _, err := os.Stat(apk); err != nil {
-			continue
-		}
-		a.ApkDirs = append(a.ApkDirs, apk)
-		if err := key.AddTree("/etc/apk", apk); err != nil {
-			return Stage{}, err
+		if _, err := os.Stat(apk); err == nil {
+			a.ApkDirs = append(a.ApkDirs, apk)
 		}
 	}
-	s := newStage(stepInstall, key, fmt.Sprintf("installing %d packages", len(a.Packages)), nil)
+	s, err := newRecipeStage(stepInstall, fmt.Sprintf("installing %d packages", len(a.Packages)), nil, func() (*store.KeyBuilder, error) {
+		key := stageKey(stepAlpineInstall).Add(Below, string(below)).Add("packages", a.Packages...).Add("kernel", a.Kernel)
+		if a.Kernel != "" {
+			key.Add("features of the initrd", alpineInitrd)
+		}
+		for _, dir := range a.ApkDirs {
+			if err := key.AddTree("/etc/apk", dir); err != nil {
+				return nil, err
+			}
+		}
+		return key, nil
+	})
 	s.Step = stepAlpineInstall
 	s.Args = func(out string) any { a.Out = out; return a }
-	return s, nil
+	return s, err
 }
 
 func alpineBranch(t *family.Target) string {

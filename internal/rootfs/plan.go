@@ -23,6 +23,9 @@ type Stage struct {
 	Base  bool          // it makes the tree itself, not a layer over one
 	Stamp Stamp         // of a Base: when it was made from the mirror
 
+	// Reread makes Key again of what the recipe's files are now; nil where it reads none.
+	Reread func() (*store.KeyBuilder, error)
+
 	Fetches bool // it takes packages from a mirror
 	secure  bool // by https
 	// Args are the step's arguments. out is the folder for what the stage makes
@@ -212,20 +215,32 @@ func newStage(name string, key *store.KeyBuilder, say string, args any) Stage {
 	return Stage{Name: name, Step: name, Key: key.Sum(), Reads: key.Pieces(), Say: say, Args: func(string) any { return args }}
 }
 
+// newRecipeStage is a stage that reads files of the recipe: once for its key, and
+// again when it is done, which may be minutes later.
+func newRecipeStage(name, say string, args any, read func() (*store.KeyBuilder, error)) (Stage, error) {
+	key, err := read()
+	if err != nil {
+		return Stage{}, err
+	}
+	s := newStage(name, key, say, args)
+	s.Reread = read
+	return s, nil
+}
+
 func planPopulate(t *family.Target, below store.Key) (Stage, error) {
-	key := stageKey(stepPopulate).Add(Below, string(below)).Add("user", t.User)
-	for _, dir := range t.Includes {
-		if err := key.AddTree("includes", dir); err != nil {
-			return Stage{}, err
-		}
-	}
-	if t.Pkg != "" {
-		if err := key.AddTree("pkg", t.Pkg); err != nil {
-			return Stage{}, err
-		}
-	}
 	a := Populate{User: t.User, Includes: t.Includes, Pkg: t.Pkg}
-	return newStage(stepPopulate, key, "laying the recipe's files over it", a), nil
+	return newRecipeStage(stepPopulate, "laying the recipe's files over it", a, func() (*store.KeyBuilder, error) {
+		key := stageKey(stepPopulate).Add(Below, string(below)).Add("user", t.User)
+		for _, dir := range t.Includes {
+			if err := key.AddTree("includes", dir); err != nil {
+				return nil, err
+			}
+		}
+		if t.Pkg == "" {
+			return key, nil
+		}
+		return key, key.AddTree("pkg", t.Pkg)
+	})
 }
 
 func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
@@ -234,16 +249,18 @@ func planHooks(t *family.Target, below store.Key, o Options) (Stage, error) {
 		"MEROS_USER=" + t.User, "MEROS_HOSTNAME=" + t.Hostname,
 	}
 	env = append(env, o.HookEnv...)
-	key := stageKey(stepHooks).Add(Below, string(below)).Add("env", env...)
-	for _, file := range t.ChrootHooks {
-		if err := key.AddFile("hook", file); err != nil {
-			return Stage{}, err
-		}
-	}
 	a := Hooks{Files: t.ChrootHooks, Env: env}
 	say := fmt.Sprintf("running %d hooks", len(t.ChrootHooks))
 	if len(t.ChrootHooks) == 1 {
 		say = strings.TrimSuffix(say, "s")
 	}
-	return newStage(stepHooks, key, say, a), nil
+	return newRecipeStage(stepHooks, say, a, func() (*store.KeyBuilder, error) {
+		key := stageKey(stepHooks).Add(Below, string(below)).Add("env", env...)
+		for _, file := range t.ChrootHooks {
+			if err := key.AddFile("hook", file); err != nil {
+				return nil, err
+			}
+		}
+		return key, nil
+	})
 }

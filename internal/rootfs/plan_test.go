@@ -162,6 +162,41 @@ func TestPlanKeysChangeFromTheStageThatReads(t *testing.T) {
 	if after[2].Key != before[2].Key || after[3].Key == before[3].Key {
 		t.Error("a changed hook must change the key of the hooks' stage alone")
 	}
+	for i, now := range map[int]store.Key{2: before[2].Key, 3: after[3].Key} {
+		if got := rereadKey(t, before[i]); got != now {
+			t.Errorf("%s reads the recipe again: %s, want %s", before[i].Name, got, now)
+		}
+	}
+}
+
+func rereadKey(t *testing.T, s Stage) store.Key {
+	t.Helper()
+	now, err := s.Reread()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return now.Sum()
+}
+
+// What a recipe lays over /etc/apk is read before packages are installed.
+func TestAlpinePackagesReadTheRecipeAgain(t *testing.T) {
+	dir := t.TempDir()
+	lay(t, dir, "etc/apk/keys/own.pub")
+	target := family.Target{Family: "f", Name: "t", Distro: "alpine", Mirror: "http://m.example", Includes: []string{dir}}
+	stages, err := Plan(t.Context(), nil, &target, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := stages[1]
+	if got := rereadKey(t, packages); got != packages.Key {
+		t.Errorf("unchanged: %s, want %s", got, packages.Key)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etc/apk/keys/own.pub"), []byte("another"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if rereadKey(t, packages) == packages.Key {
+		t.Error("another key of a repository has the same key of the stage")
+	}
 }
 
 // Targets that are alike in what a base is made of share it, whatever else they are.
