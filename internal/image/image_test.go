@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -267,6 +269,29 @@ func TestInUseSeesQemusLocks(t *testing.T) {
 	}
 	if used, err := image.InUse(file); !used || err != nil {
 		t.Errorf("InUse of a locked file = %v, %v, want true", used, err)
+	}
+}
+
+// An image that may not be looked at is no free one: libvirt gives it to QEMU's user.
+func TestImageOfAnotherUserIsTaken(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x")
+	if err := errors.Join(os.Chmod(filepath.Dir(dir), 0o755), os.WriteFile(file, nil, 0o600), os.Chown(file, 12345, 12345)); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // which alone opens files as nobody
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Setfsuid(0) }()
+	for name, ask := range map[string]func(string) (bool, error){"InUse": image.InUse, "IsWritten": image.IsWritten} {
+		if used, err := ask(file); used || !errors.Is(err, image.ErrTaken) || errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s = %v, %v, want ErrTaken", name, used, err)
+		}
 	}
 }
 

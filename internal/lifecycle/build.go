@@ -199,14 +199,7 @@ func (w *work) ready() error {
 	return image.CheckTools()
 }
 
-// unused makes sure that no guest has the image open.
-func (w *work) unused() error {
-	used, err := image.InUse(w.Paths.Image(w.t.FullID()))
-	if err == nil && used {
-		err = hint.Add(errors.New("its image is in use by a running guest"), "meros shutdown %s", w.t.FullID())
-	}
-	return err
-}
+func (w *work) unused() error { return checkUnused(w.Paths.Image(w.t.FullID()), w.t.FullID()) }
 
 func (w *work) run(ctx context.Context) error {
 	release, err := w.store.Use()

@@ -49,8 +49,8 @@ func (g Guests) takeIn(ctx context.Context, id string, s image.Source, o ImportO
 	if exists(place) && !o.Replace {
 		return hint.Add(fmt.Errorf("there is an image already: %s", place), "--replace puts this one in its place")
 	}
-	if used, err := image.InUse(place); err == nil && used {
-		return hint.Add(fmt.Errorf("%s is in use by a guest", place), "meros shutdown %s", id)
+	if err := checkUnused(place, id); err != nil {
+		return err
 	}
 	if err := g.Paths.MkdirAll(g.Paths.Images(), 0o755); err != nil {
 		return err

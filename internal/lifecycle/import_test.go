@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -169,6 +170,13 @@ func TestImportRefuses(t *testing.T) {
 		t.Errorf("as raw, the words of a header mean nothing: %v", err)
 	}
 	b.wantNothingPartial()
+
+	// What cannot be looked at may be in use: it is not replaced.
+	place := b.Paths.Image(b.family + "-box")
+	if err := errors.Join(os.Remove(place), os.Symlink(filepath.Base(place), place)); err != nil {
+		t.Fatal(err)
+	}
+	b.wantError(bring(raw, ImportOptions{Replace: true}), "too many levels of symbolic links")
 
 	built := newBench(t, testURI, pair())
 	f, err := family.Load(built.Paths, built.family)

@@ -17,7 +17,7 @@ func (g Guests) Snapshots(ctx context.Context, t *family.Target) ([]image.Snapsh
 		return nil, noImage(t)
 	}
 	// A guest that runs writes to the file, which qemu-img then will not open.
-	if err := g.stopped(t); err != nil {
+	if err := checkUnused(file, t.FullID()); err != nil {
 		return nil, err
 	}
 	return image.Snapshots(ctx, g.Runner, file)
@@ -43,17 +43,6 @@ func (g Guests) Snapshot(ctx context.Context, t *family.Target, act image.Snapsh
 		return hint.Add(fmt.Errorf("%s: %w: %s", t.FullID(), image.ErrNoSnapshot, name), "those there are: meros snapshot list %s", t.FullID())
 	}
 	return image.ChangeSnapshot(ctx, g.Runner, act, g.Paths.Image(t.FullID()), name)
-}
-
-func (g Guests) stopped(t *family.Target) error {
-	used, err := image.InUse(g.Paths.Image(t.FullID()))
-	if err != nil {
-		return err
-	}
-	if used {
-		return hint.Add(fmt.Errorf("the image of %s is in use by a guest", t.FullID()), "stop it first: meros shutdown %s", t.FullID())
-	}
-	return nil
 }
 
 func noImage(t *family.Target) error {

@@ -57,7 +57,7 @@ func TestSnapshots(t *testing.T) {
 		t.Errorf("Snapshots = %v, %v, want later", left, err)
 	}
 	lockAsQEMU(t, disk)
-	if err := act(image.RestoreSnapshot, "later"); err == nil || !strings.Contains(err.Error(), "in use by a guest") {
+	if err := act(image.RestoreSnapshot, "later"); err == nil || !strings.Contains(err.Error(), "in use by a running guest") {
 		t.Errorf("of a guest that runs: %v", err)
 	}
 }

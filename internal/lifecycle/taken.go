@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -68,6 +69,21 @@ func (g Guests) checkLocks(doc virt.Document, there []virt.Domain) error {
 	}
 	err := fmt.Errorf("%s: its image %s is in use by %s", doc.Name, file, userOfImage(file, there))
 	return hint.Add(err, "stop that first; two that write one image destroy it")
+}
+
+// checkUnused makes sure that no guest has the image file of a target open.
+func checkUnused(file, id string) error {
+	used, err := image.InUse(file)
+	if used {
+		err = fmt.Errorf("%s is in use by a running guest", file)
+	}
+	if used || errors.Is(err, image.ErrTaken) {
+		err = hint.Add(err, "meros shutdown %s", id)
+	}
+	if errors.Is(err, image.ErrTaken) {
+		err = hint.Add(err, "where no guest has it: `sudo chown $(id -u) %s`", file)
+	}
+	return err
 }
 
 // userOfImage names the domain, else the process, that has an image open.
