@@ -291,7 +291,11 @@ func (w *work) runStage(ctx context.Context, s rootfs.Stage, spec sandbox.Spec) 
 	}
 	damaged := s.Fetches && rootfs.Damaged(err)
 	if err = withLast(err, printed); damaged {
-		err = hint.Add(err, "what this stage had of the packages is thrown away, that of earlier builds too: the next build gets it anew")
+		advice := "what this stage had of the packages is thrown away, that of earlier builds too: the next build gets it anew"
+		if w.offline {
+			advice = "what is kept of the packages is damaged: a build without --offline gets it anew"
+		}
+		err = hint.Add(err, "%s", advice)
 		return errors.Join(err, way.End(mirror.Damaged))
 	}
 	if fault := w.proxy.Fault(); fault != nil && s.Fetches {

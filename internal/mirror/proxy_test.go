@@ -153,6 +153,22 @@ func TestKeepsNoPartAndNothingDamaged(t *testing.T) {
 	end(t, proxy, p, mirror.Good)
 }
 
+// Offline there is nowhere to get anew what is thrown away.
+func TestOfflineNothingIsThrownAway(t *testing.T) {
+	peer, dir := newPeer(t), t.TempDir()
+	for _, offline := range []bool{false, true} {
+		p := start(t, dir, offline)
+		s := stage(t, p)
+		if status, body, err := through(t, s, peer.URL+"/pool/a.deb"); body != "package" || err != nil {
+			t.Errorf("offline %v: a.deb = %d %q, %v", offline, status, body, err)
+		}
+		end(t, p, s, map[bool]mirror.Result{false: mirror.Good, true: mirror.Damaged}[offline])
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*.deb")); len(left) != 1 {
+		t.Errorf("kept after a damaged stage offline: %q, want the package", left)
+	}
+}
+
 // A stage that asks for a package twice did not get what its index says: the second
 // answer comes from the mirror, and is what later builds get.
 func TestBadKeptPackageIsFetchedAnew(t *testing.T) {

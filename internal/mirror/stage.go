@@ -55,7 +55,8 @@ const (
 	// of those that an offline build can still work with.
 	Failed
 	// Damaged: a file was not what it should be. None of those that the stage got is
-	// kept, be it from a mirror or from an earlier build.
+	// kept, be it from a mirror or from an earlier build. Offline all are: there is
+	// nowhere to get them anew, and one of many is damaged.
 	Damaged
 )
 
@@ -66,10 +67,10 @@ func (s *Stage) End(r Result) error {
 	delete(p.stages, s)
 	p.mu.Unlock()
 	var errs []error
-	switch r {
-	case Good:
+	switch {
+	case r == Good:
 		errs = append(errs, moveFiles(s.dir, p.fresh))
-	case Damaged:
+	case r == Damaged && !p.offline:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for name := range s.asked {

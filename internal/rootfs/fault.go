@@ -74,8 +74,8 @@ func bootstrapHint(err error, b Bootstrap) error {
 }
 
 // damaged are the words of apt, apk and meros itself for a file that is not what a signed
-// index says.
-var damaged = regexp.MustCompile(`Hash Sum mismatch|unexpected size|corrupt|BAD archive|BAD signature|UNTRUSTED|unexpected end of file|integrity error|its sha256 is`)
+// index says. A signature of an unknown key is none of them: the key is what is wrong.
+var damaged = regexp.MustCompile(`Hash Sum mismatch|unexpected size|corrupt|BAD archive|BAD signature|unexpected end of file|integrity error|its sha256 is`)
 
 // Damaged reports whether a stage failed because of a file that it had downloaded.
 func Damaged(err error) bool { return damaged.MatchString(err.Error()) }

@@ -23,6 +23,22 @@ func TestLastErrorTellsWhy(t *testing.T) {
 	}
 }
 
+// What is damaged is thrown away, and what lacks a key is not.
+func TestDamagedIsWhatIsNotAsSigned(t *testing.T) {
+	for text, want := range map[string]bool{
+		"E: Failed to fetch http://m/a.deb  Hash Sum mismatch":                   true,
+		"ERROR: a-1.0-r0: BAD signature":                                         true,
+		"WARNING: opening http://m/main: UNTRUSTED signature":                    false,
+		"E: The repository 'http://m x InRelease' is not signed.":                false,
+		"ERROR: unable to select packages:; lesss (no such package)":             false,
+		"WARNING: opening http://m/main: UNTRUSTED signature; less: BAD archive": true,
+	} {
+		if got := Damaged(errors.New(text)); got != want {
+			t.Errorf("Damaged(%s) = %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestAptErrorNamesWhatExcludesEachOther(t *testing.T) {
 	exit := &proc.ExitError{Argv: []string{"apt-get"}, Code: 100, Stderr: "E: Unable to correct problems, you have held broken packages.\n"}
 	printed := "Reading package lists...\n\nThe following packages have unmet dependencies:\n" +
