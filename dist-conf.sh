@@ -124,11 +124,11 @@ packages_xpra() {
 # The distribution's kernel is what "meros kernel-build --source distro" takes.
 packages_kernel() {
 	case $distro in
-	debian) echo "compile a kernel: build-essential bc bison flex libelf-dev libssl-dev perl ccache xz-utils" && echo "take the distribution's kernel: linux-source" ;;
-	fedora) echo "compile a kernel: make gcc bc bison flex elfutils-libelf-devel openssl-devel perl-interpreter ccache xz diffutils" ;;
-	arch) echo "compile a kernel: make gcc bc bison flex libelf openssl perl ccache xz" ;;
-	alpine) echo "compile a kernel: make gcc musl-dev linux-headers bc bison flex elfutils-dev openssl-dev perl ccache xz findutils diffutils" ;;
-	opensuse) echo "compile a kernel: make gcc bc bison flex libelf-devel libopenssl-devel perl ccache xz" && echo "take the distribution's kernel: kernel-source" ;;
+	debian) echo "compile a kernel: build-essential bc bison flex libelf-dev libssl-dev perl ccache xz-utils lz4" && echo "take the distribution's kernel: linux-source" ;;
+	fedora) echo "compile a kernel: make gcc bc bison flex elfutils-libelf-devel openssl-devel perl-interpreter ccache xz lz4 diffutils" ;;
+	arch) echo "compile a kernel: make gcc bc bison flex libelf openssl perl ccache xz lz4" ;;
+	alpine) echo "compile a kernel: make gcc musl-dev linux-headers bc bison flex elfutils-dev openssl-dev perl ccache xz lz4 findutils diffutils" ;;
+	opensuse) echo "compile a kernel: make gcc bc bison flex libelf-devel libopenssl-devel perl ccache xz lz4" && echo "take the distribution's kernel: kernel-source" ;;
 	esac
 }
 

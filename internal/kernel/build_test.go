@@ -66,7 +66,7 @@ func newBench(t *testing.T) *bench {
 	for name, content := range map[string]string{"Makefile": "", "Kconfig": "", "scripts/kconfig/conf.c": "", "act": "echo '  CC      a.o'\necho '  AS      b.o'\ntouch $obj/a.o $obj/b.o\n"} {
 		b.write(filepath.Join(b.src, name), content)
 	}
-	for _, program := range append(compilers, "ld", "x86_64-linux-gnu-ld", "bc", "bison", "flex", "perl", "xz") {
+	for _, program := range append(compilers, "ld", "x86_64-linux-gnu-ld", "bc", "bison", "flex", "perl", "xz", "lz4") {
 		b.shim(program, "#!/bin/sh\n")
 	}
 	b.shim("make", fakeMake)
@@ -319,10 +319,10 @@ func TestBuildFaults(t *testing.T) {
 	})
 	t.Run("no compiler", func(t *testing.T) {
 		b := newBench(t)
-		for _, program := range append(compilers, "bison", "flex") {
+		for _, program := range append(compilers, "bison", "flex", "lz4") {
 			os.Remove(filepath.Join(b.bin, program))
 		}
-		b.wantError(b.fromSource(), "cannot be built without ", "gcc, bison, flex", "./dist-conf.sh --with-kernel-build")
+		b.wantError(b.fromSource(), "cannot be built without ", "gcc, bison, flex, lz4: ", "./dist-conf.sh --with-kernel-build")
 	})
 	t.Run("full disk", func(t *testing.T) {
 		b := newBench(t)
@@ -333,6 +333,11 @@ func TestBuildFaults(t *testing.T) {
 		b := newBench(t)
 		b.write(filepath.Join(b.src, "act"), "echo 'x.c:1:2: error: no good' >&2\necho 'make: *** [x] Error 1' >&2\nexit 2\n")
 		b.wantError(b.fromSource(), "make: exit status 2: x.c:1:2: error: no good", "kernel-build.log")
+	})
+	t.Run("program that no one looked for", func(t *testing.T) {
+		b := newBench(t)
+		b.write(filepath.Join(b.src, "act"), "echo '/bin/sh: 1: lzop: not found' >&2\necho 'make[2]: *** [vmlinux.bin.lzo] Error 127' >&2\nexit 2\n")
+		b.wantError(b.fromSource(), "lzop: not found")
 	})
 	t.Run("dropped symbol", func(t *testing.T) {
 		b := newBench(t)

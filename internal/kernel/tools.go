@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
@@ -55,8 +56,12 @@ func findArch(name string) (arch, error) {
 
 // checkTools reports all programs and headers that a build lacks.
 func (b Builder) checkTools(ctx context.Context, a arch) error {
+	programs := []string{"make", a.cross + "gcc", a.cross + "ld", "bc", "bison", "flex", "perl", "nice", "tar", "xz"}
+	if a.name == "x86_64" {
+		programs = append(programs, "lz4") // base.x86_64.config has the kernel packed by it
+	}
 	var missing []string
-	for _, program := range []string{"make", a.cross + "gcc", a.cross + "ld", "bc", "bison", "flex", "perl", "nice", "tar", "xz"} {
+	for _, program := range programs {
 		if !installed(program) {
 			missing = append(missing, program)
 		}
@@ -136,11 +141,14 @@ func firstFault(err error) error {
 	return short
 }
 
+// noProgram is how /bin/sh, which make runs, says that a program is missing.
+var noProgram = regexp.MustCompile(`^/bin/sh: .*: (command )?not found$`)
+
 func isFault(line string) bool {
 	for _, word := range []string{"error:", "No space left", "Killed signal"} {
 		if strings.Contains(line, word) {
 			return true
 		}
 	}
-	return strings.Contains(line, "*** ") && !strings.Contains(line, "Error ")
+	return noProgram.MatchString(strings.TrimSpace(line)) || strings.Contains(line, "*** ") && !strings.Contains(line, "Error ")
 }
