@@ -80,12 +80,14 @@ func (b Builder) Build(ctx context.Context, o Options) (Record, error) {
 }
 
 func (b Builder) lock(ctx context.Context, noWait bool) (func(), error) {
-	waiting := func(holder string) { b.Step("waiting for: %s", holder) }
+	waiting := b.waiting
 	if noWait {
 		waiting = nil
 	}
 	return b.Paths.Lock(ctx, lockName, "kernel-build", waiting)
 }
+
+func (b Builder) waiting(holder string) { b.Step("waiting for: %s", holder) }
 
 // Ensure returns the current kernel of an architecture and its file. One whose
 // configuration is not what the fragments say, or none, is built first: from the

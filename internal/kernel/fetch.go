@@ -254,6 +254,11 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 	if !shaForm.MatchString(want) {
 		return "", noSum(want)
 	}
+	unlock, err := b.lockFile(ctx, url, want)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	file := b.Kept(url, want)
 	if sum, err := sumOf(ctx, file); err == nil && sum == want {
 		return file, nil
@@ -273,6 +278,12 @@ func (b Builder) Download(ctx context.Context, url, want string) (string, error)
 		return "", errors.Join(err, os.RemoveAll(file+".partial"))
 	}
 	return file, errors.Join(b.Paths.Owner.Give(file+".partial"), os.Rename(file+".partial", file))
+}
+
+// lockFile holds what is kept of one file: two builds may want it at once, and
+// neither may write into what the other has verified.
+func (b Builder) lockFile(ctx context.Context, url, sum string) (unlock func(), err error) {
+	return b.Paths.Lock(ctx, "download-"+sum[:16], "download "+url, b.waiting)
 }
 
 func noSum(s string) error {

@@ -25,7 +25,7 @@ func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (fil
 		return "", "", err
 	}
 	if strings.HasSuffix(url, ".deb") {
-		if file, err = b.fromPackage(ctx, file, sum, alone); err != nil {
+		if file, err = b.fromPackage(ctx, file, url, sum, alone); err != nil {
 			return "", "", fmt.Errorf("%s: %w", url, err)
 		}
 	}
@@ -39,7 +39,12 @@ func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (fil
 	return file, versionOf(content), nil
 }
 
-func (b Builder) fromPackage(ctx context.Context, deb, sum string, alone bool) (string, error) {
+func (b Builder) fromPackage(ctx context.Context, deb, url, sum string, alone bool) (string, error) {
+	unlock, err := b.lockFile(ctx, url, sum)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	dir := b.dir("prebuilt", sum[:16])
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		part, err := b.emptyDir(dir + ".partial")

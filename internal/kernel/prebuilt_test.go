@@ -3,6 +3,8 @@ package kernel_test
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"meros/internal/hint"
+	"meros/internal/ui"
 )
 
 // fakeKernel is as much of a bzImage as is looked at.
@@ -104,5 +107,26 @@ func TestPrebuiltPackage(t *testing.T) {
 	}
 	if _, _, err := b.builder().Prebuilt(t.Context(), url, sum, false); err != nil || !strings.Contains(b.err.String(), "k.deb: its kernel keeps drivers in modules") {
 		t.Errorf("with an initrd: %v\n%s", err, &b.err)
+	}
+	// Two builds at once unpack it once.
+	if err := os.Remove(filepath.Join(b.bin, "dpkg-deb")); err != nil {
+		t.Fatal(err)
+	}
+	b.shim("dpkg-deb", "#!/bin/sh\necho ran >>"+b.root+"/unpacked\nsleep 0.2\nexec "+dpkg+" \"$@\"\n")
+	url, sum = pack("kernel/fs/ext4/ext4.ko\nkernel/drivers/block/virtio_blk.ko\nkernel/drivers/virtio/virtio_pci.ko\nanother\n")
+	both := make(chan error, 2)
+	for range 2 {
+		builder := b.builder()
+		builder.Streams = &ui.Streams{Err: io.Discard}
+		go func() {
+			_, _, err := builder.Prebuilt(t.Context(), url, sum, true)
+			both <- err
+		}()
+	}
+	if err := errors.Join(<-both, <-both); err != nil {
+		t.Errorf("two at once: %v", err)
+	}
+	if ran, err := os.ReadFile(filepath.Join(b.root, "unpacked")); err != nil || string(ran) != "ran\n" {
+		t.Errorf("unpacked as %q, %v, want once", ran, err)
 	}
 }

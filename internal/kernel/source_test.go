@@ -4,17 +4,20 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"meros/internal/kernel"
 	"meros/internal/stall"
+	"meros/internal/ui"
 )
 
 // pack makes a tarball of the bench's tree and returns it with its sum.
@@ -63,6 +66,52 @@ func TestRemoteTarball(t *testing.T) {
 	// The pin of kernel.conf is the default, where no tag can be verified.
 	b.write(filepath.Join(b.root, "conf/kernel/kernel.conf"), "version = 6.1\nfragments = base\ntarball = "+url+"\nsha256 = "+sum+"\n")
 	b.mustBuild(kernel.Options{})
+}
+
+// Two builds that want one file at once: the second may not write into what the
+// first has verified, and gets the same.
+func TestDownloadsOfOneFileAtOnce(t *testing.T) {
+	b := newBench(t)
+	good := []byte("what the sum is of")
+	h := sha256.Sum256(good)
+	sum := hex.EncodeToString(h[:])
+	var asked atomic.Int32
+	begun, spoilt := make(chan struct{}), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) > 1 {
+			_, _ = w.Write([]byte("something else"))
+			close(spoilt)
+			return
+		}
+		_, _ = w.Write(good[:4])
+		w.(http.Flusher).Flush()
+		close(begun)
+		select {
+		case <-spoilt:
+			time.Sleep(50 * time.Millisecond)
+		case <-time.After(500 * time.Millisecond):
+		}
+		_, _ = w.Write(good[4:])
+	}))
+	defer server.Close()
+	download := func() (string, error) {
+		builder := b.builder()
+		builder.Streams = &ui.Streams{Err: io.Discard}
+		return builder.Download(t.Context(), server.URL+"/vmlinuz", sum)
+	}
+	second := make(chan error)
+	go func() {
+		<-begun
+		_, err := download()
+		second <- err
+	}()
+	file, err := download()
+	if err := errors.Join(err, <-second); err != nil {
+		t.Fatal(err)
+	}
+	if got := sumOf(t, file); got != sum || asked.Load() != 1 {
+		t.Errorf("the file has sum %s, want %s; the server was asked %d times, want 1", got, sum, asked.Load())
+	}
 }
 
 // A server that takes the request and never answers, or stops in the middle, is
