@@ -195,6 +195,21 @@ func TestBuildOnceForTheSameThings(t *testing.T) {
 	}
 }
 
+// A link to the source, as /usr/src/linux may be, is no source that never changes.
+func TestBuildOfALink(t *testing.T) {
+	b := newBench(t)
+	link := filepath.Join(t.TempDir(), "linux")
+	if err := os.Symlink(b.src, link); err != nil {
+		t.Fatal(err)
+	}
+	b.mustBuild(source(link, ""))
+	b.write(filepath.Join(b.src, "new.c"), "")
+	b.mustBuild(source(link, ""))
+	if n := b.compiled(); n != 2 {
+		t.Errorf("a source that changed behind a link was compiled %d times, want 2", n)
+	}
+}
+
 // The person's other work goes first, and what was compiled once is found again.
 func TestBuildIsNiceAndCached(t *testing.T) {
 	b := newBench(t)

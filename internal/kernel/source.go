@@ -162,9 +162,14 @@ func checkTree(dir string) error {
 }
 
 // folder is a tree of the person's own. Its ID is made of names, sizes and times.
+// A link to it is followed: of itself it never changes.
 func folder(dir string) (Tree, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return Tree{}, err
+	}
 	h := sha256.New()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			if err == nil && d.Name() == ".git" {
 				return fs.SkipDir
