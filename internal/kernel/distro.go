@@ -79,7 +79,7 @@ func (b Builder) aptSource(ctx context.Context) (Tree, error) {
 		return Tree{}, err
 	}
 	var out strings.Builder
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-cache", "depends", "--important", "linux-source"}, Stdout: &out}); err != nil {
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-cache", "depends", "--important", "linux-source"}, Env: english(), Stdout: &out}); err != nil {
 		return Tree{}, hint.Add(fmt.Errorf("ask apt for the kernel's source: %w", err), "apt-get update")
 	}
 	found := sourcePackage.FindStringSubmatch(out.String())
@@ -92,14 +92,14 @@ func (b Builder) aptSource(ctx context.Context) (Tree, error) {
 	}
 	defer os.RemoveAll(dir)
 	b.Step("downloading %s with apt", found[1])
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-get", "-q", "download", found[1]}, Dir: dir, Stdout: b.Tool()}); err != nil {
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-get", "-q", "download", found[1]}, Dir: dir, Env: english(), Stdout: b.Tool()}); err != nil {
 		return Tree{}, wordy(fmt.Errorf("download %s: %w", found[1], err))
 	}
 	packages, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if len(packages) != 1 {
 		return Tree{}, fmt.Errorf("apt brought %d packages for %s, want 1", len(packages), found[1])
 	}
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"dpkg-deb", "--extract", packages[0], dir}}); err != nil {
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"dpkg-deb", "--extract", packages[0], dir}, Env: english()}); err != nil {
 		return Tree{}, wordy(fmt.Errorf("unpack %s: %w", filepath.Base(packages[0]), err))
 	}
 	tarballs, _ := filepath.Glob(filepath.Join(dir, sourceTarballs))

@@ -158,7 +158,7 @@ func fetchHint(err error, r repo) error {
 }
 
 func (b Builder) runGit(ctx context.Context, dir string, out, errs io.Writer, args ...string) error {
-	env := append(os.Environ(), "GIT_TERMINAL_PROMPT=0", "LC_ALL=C")
+	env := append(english(), "GIT_TERMINAL_PROMPT=0")
 	// safe.directory: under sudo the clone belongs to the caller.
 	return b.Runner.Run(ctx, proc.Cmd{Argv: append([]string{"git", "-C", dir, "-c", "safe.directory=" + dir}, args...), Env: env, Stdout: out, Stderr: errs})
 }

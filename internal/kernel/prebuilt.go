@@ -81,7 +81,7 @@ func (b Builder) unpackDeb(ctx context.Context, deb, dir string) error {
 		return err
 	}
 	defer f.Close()
-	return tarball.Kernel(ctx, b.Runner, proc.Cmd{Argv: []string{"dpkg-deb"}}, f, dir)
+	return tarball.Kernel(ctx, b.Runner, proc.Cmd{Argv: []string{"dpkg-deb"}, Env: english()}, f, dir)
 }
 
 // needsModules reports whether a package's kernel cannot mount an ext4 root on a

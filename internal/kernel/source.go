@@ -247,7 +247,7 @@ func (b Builder) unpack(ctx context.Context, file, name string) (string, error) 
 		return "", err
 	}
 	argv := []string{"tar", "--extract", "--no-same-owner", "--strip-components=1", "--directory=" + part, "--file=" + file}
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: argv}); err != nil {
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: argv, Env: english()}); err != nil {
 		return "", errors.Join(wordy(fmt.Errorf("unpack %s: %w", file, err)), os.RemoveAll(part))
 	}
 	return dir, errors.Join(b.giveTree(part), os.Rename(part, dir))
@@ -283,6 +283,10 @@ func (b Builder) giveTree(dir string) error {
 		return b.Paths.Owner.Give(path)
 	})
 }
+
+// english is the environment of tools whose words are read: wordy knows no others.
+// LC_ALL=C counts before LANGUAGE too.
+func english() []string { return append(os.Environ(), "LC_ALL=C") }
 
 // wordy adds advice to the errors that tools word badly.
 func wordy(err error) error {
