@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -72,32 +73,86 @@ func versionLess(a, b string) bool {
 	return len(x) < len(y)
 }
 
-var sourcePackage = regexp.MustCompile(`(?m)^\s*Depends: (linux-source-[0-9][0-9.]*)$`)
+// sourcePackage is what apt's last source came in.
+type sourcePackage struct {
+	Package string `json:"package"` // and its version
+	Sum     string `json:"sha256"`  // of the source in it
+}
 
+func (b Builder) lastPackageFile() string { return b.dir("src", "apt.json") }
+
+// lastPackage is zero where nothing of apt's was unpacked yet.
+func (b Builder) lastPackage() (p sourcePackage) {
+	content, err := os.ReadFile(b.lastPackageFile())
+	if err != nil || json.Unmarshal(content, &p) != nil {
+		return sourcePackage{}
+	}
+	return p
+}
+
+// aptSource gets the source that apt knows. What was unpacked of it before is
+// taken; offline, what was unpacked last.
 func (b Builder) aptSource(ctx context.Context) (Tree, error) {
-	if err := b.mayFetch("linux-source", "the package "); err != nil {
+	last := b.lastPackage()
+	there, ok := b.unpacked(last.Package, last.Sum)
+	if ok && b.Offline {
+		return there, nil
+	}
+	name, err := b.askApt(ctx, sourceName, "depends", "--important", "linux-source")
+	if err != nil {
 		return Tree{}, err
 	}
+	version, err := b.askApt(ctx, sourceVersion, "show", "--no-all-versions", name)
+	if err != nil {
+		return Tree{}, err
+	}
+	now := name + " " + version
+	if ok && last.Package == now {
+		return there, nil
+	}
+	if err := b.mayFetch(now, "the package "); err != nil {
+		return Tree{}, err
+	}
+	t, err := b.aptDownload(ctx, name, now)
+	if err != nil {
+		return t, err
+	}
+	content, err := json.Marshal(sourcePackage{now, t.sum()})
+	return t, errors.Join(err, b.Paths.WriteFile(b.lastPackageFile(), content, 0o644))
+}
+
+var (
+	sourceName    = regexp.MustCompile(`(?m)^\s*Depends: (linux-source-[0-9][0-9.]*)$`)
+	sourceVersion = regexp.MustCompile(`(?m)^Version: (\S+)$`)
+)
+
+// askApt finds a word in what apt-cache says.
+func (b Builder) askApt(ctx context.Context, form *regexp.Regexp, args ...string) (string, error) {
 	var out strings.Builder
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-cache", "depends", "--important", "linux-source"}, Env: english(), Stdout: &out}); err != nil {
-		return Tree{}, hint.Add(fmt.Errorf("ask apt for the kernel's source: %w", err), "apt-get update")
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: append([]string{"apt-cache"}, args...), Env: english(), Stdout: &out}); err != nil {
+		return "", hint.Add(fmt.Errorf("ask apt for the kernel's source: %w", err), "apt-get update")
 	}
-	found := sourcePackage.FindStringSubmatch(out.String())
+	found := form.FindStringSubmatch(out.String())
 	if found == nil {
-		return Tree{}, hint.Add(errors.New("apt knows no package linux-source"), "apt-get update, or give --source a folder or a tarball")
+		return "", hint.Add(errors.New("apt knows no package linux-source"), "apt-get update, or give --source a folder or a tarball")
 	}
+	return found[1], nil
+}
+
+// aptDownload gets the package of that name and unpacks its source.
+func (b Builder) aptDownload(ctx context.Context, name, versioned string) (Tree, error) {
 	dir, err := b.emptyDir(b.dir("download", "apt"))
 	if err != nil {
 		return Tree{}, err
 	}
 	defer os.RemoveAll(dir)
-	b.Step("downloading %s with apt", found[1])
-	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-get", "-q", "download", found[1]}, Dir: dir, Env: english(), Stdout: b.Tool()}); err != nil {
-		return Tree{}, wordy(fmt.Errorf("download %s: %w", found[1], err))
+	b.Step("downloading %s with apt", versioned)
+	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"apt-get", "-q", "download", name}, Dir: dir, Env: english(), Stdout: b.Tool()}); err != nil {
+		return Tree{}, wordy(fmt.Errorf("download %s: %w", name, err))
 	}
 	packages, _ := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if len(packages) != 1 {
-		return Tree{}, fmt.Errorf("apt brought %d packages for %s, want 1", len(packages), found[1])
+		return Tree{}, fmt.Errorf("apt brought %d packages for %s, want 1", len(packages), name)
 	}
 	if err := b.Runner.Run(ctx, proc.Cmd{Argv: []string{"dpkg-deb", "--extract", packages[0], dir}, Env: english()}); err != nil {
 		return Tree{}, wordy(fmt.Errorf("unpack %s: %w", filepath.Base(packages[0]), err))
@@ -106,5 +161,5 @@ func (b Builder) aptSource(ctx context.Context) (Tree, error) {
 	if len(tarballs) != 1 {
 		return Tree{}, fmt.Errorf("%s has %d source tarballs, want 1", filepath.Base(packages[0]), len(tarballs))
 	}
-	return b.tarball(ctx, tarballs[0], "", filepath.Base(packages[0]))
+	return b.tarball(ctx, tarballs[0], "", versioned)
 }

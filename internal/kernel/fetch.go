@@ -231,9 +231,8 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 	if !shaForm.MatchString(want) {
 		return Tree{}, noSum(want)
 	}
-	dir := b.dir("src", want[:16])
-	if _, err := os.Stat(dir); err == nil {
-		return Tree{Dir: dir, ID: "sha256-" + want, Origin: fmt.Sprintf("%s (sha256 %s)", url, want)}, nil
+	if t, ok := b.unpacked(url, want); ok {
+		return t, nil
 	}
 	file, err := b.Download(ctx, url, want)
 	if err != nil {

@@ -195,9 +195,28 @@ func (b Builder) tarball(ctx context.Context, file, want, name string) (Tree, er
 	if want != "" && sum != want {
 		return Tree{}, wrongSum(name, sum, want)
 	}
-	t := Tree{ID: "sha256-" + sum, Origin: fmt.Sprintf("%s (sha256 %s)", name, sum)}
-	t.Dir, err = b.unpack(ctx, file, sum[:16])
-	return t, err
+	t := b.treeOf(name, sum)
+	return t, b.unpack(ctx, file, t.Dir)
+}
+
+// treeOf is what a tarball of that sum is unpacked to.
+func (b Builder) treeOf(name, sum string) Tree {
+	return Tree{Dir: b.dir("src", sum[:16]), ID: sumPrefix + sum, Origin: fmt.Sprintf("%s (sha256 %s)", name, sum)}
+}
+
+const sumPrefix = "sha256-"
+
+// sum is the tarball's that a tree was in.
+func (t Tree) sum() string { return strings.TrimPrefix(t.ID, sumPrefix) }
+
+// unpacked returns the tree of a tarball that was unpacked before.
+func (b Builder) unpacked(name, sum string) (Tree, bool) {
+	if !shaForm.MatchString(sum) {
+		return Tree{}, false
+	}
+	t := b.treeOf(name, sum)
+	_, err := os.Stat(t.Dir)
+	return t, err == nil
 }
 
 func wrongSum(name, got, want string) error {
@@ -232,25 +251,24 @@ func (r ctxReader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// unpack returns the folder with a tarball's files, under that name.
-func (b Builder) unpack(ctx context.Context, file, name string) (string, error) {
-	dir := b.dir("src", name)
+// unpack makes a tarball's files a folder, once.
+func (b Builder) unpack(ctx context.Context, file, dir string) error {
 	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+		return nil
 	}
 	if err := b.room(treeBytes, "unpack the kernel's source"); err != nil {
-		return "", err
+		return err
 	}
 	b.Step("unpacking %s", filepath.Base(file))
 	part, err := b.emptyDir(dir + ".partial")
 	if err != nil {
-		return "", err
+		return err
 	}
 	argv := []string{"tar", "--extract", "--no-same-owner", "--strip-components=1", "--directory=" + part, "--file=" + file}
 	if err := b.Runner.Run(ctx, proc.Cmd{Argv: argv, Env: english()}); err != nil {
-		return "", errors.Join(wordy(fmt.Errorf("unpack %s: %w", file, err)), os.RemoveAll(part))
+		return errors.Join(wordy(fmt.Errorf("unpack %s: %w", file, err)), os.RemoveAll(part))
 	}
-	return dir, errors.Join(b.giveTree(part), os.Rename(part, dir))
+	return errors.Join(b.giveTree(part), os.Rename(part, dir))
 }
 
 // dir is a place in the build folder, by the path that getcwd(2) gives: make
