@@ -141,6 +141,9 @@ func (b Builder) askApt(ctx context.Context, form *regexp.Regexp, args ...string
 
 // aptDownload gets the package of that name and unpacks its source.
 func (b Builder) aptDownload(ctx context.Context, name, versioned string) (Tree, error) {
+	if err := b.room(treeBytes, "unpack the kernel's source"); err != nil {
+		return Tree{}, err
+	}
 	dir, err := b.emptyDir(b.dir("download", "apt"))
 	if err != nil {
 		return Tree{}, err

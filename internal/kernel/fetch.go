@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -99,34 +100,49 @@ func noCommit(s string) error {
 }
 
 // fetch clones into a folder beside dir, which takes its name when it is verified.
+// What an earlier call has fetched and could not verify or check out is there still.
 func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 	if err := b.room(treeBytes, "fetch the kernel's source"); err != nil {
 		return err
 	}
+	part := dir + ".partial"
+	if _, _, err := b.verify(ctx, r, part); err != nil {
+		if err := b.fetchTag(ctx, r, part); err != nil {
+			return err
+		}
+		if _, _, err := b.verify(ctx, r, part); err != nil {
+			return err
+		}
+	}
+	// A git that was killed leaves its lock.
+	if err := os.Remove(filepath.Join(part, ".git", "index.lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := b.runGit(ctx, part, nil, nil, "checkout", "--quiet", "--force", "--detach", "refs/tags/"+r.tag); err != nil {
+		return wordy(fmt.Errorf("check out %s: %w", r.tag, err))
+	}
+	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+}
+
+// fetchTag fetches a tag into a folder, but for what is in there already.
+func (b Builder) fetchTag(ctx context.Context, r repo, dir string) error {
 	if err := b.mayFetch(r.url, r.tag+" of "); err != nil {
 		return err
 	}
 	b.Step("fetching %s %s", r.url, r.tag)
-	part, err := b.emptyDir(dir + ".partial")
-	if err != nil {
+	if err := b.Paths.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	ref := "refs/tags/" + r.tag
 	for _, argv := range [][]string{
 		{"init", "--quiet"},
-		append(silentServers(), "fetch", "--quiet", "--depth=1", "--no-tags", "--", r.url, ref+":"+ref),
+		append(silentServers(), "fetch", "--quiet", "--depth=1", "--no-tags", "--", r.url, "+"+ref+":"+ref),
 	} {
-		if err := b.runGit(ctx, part, nil, nil, argv...); err != nil {
-			return errors.Join(fetchHint(fmt.Errorf("fetch %s of %s: %w", r.tag, r.url, err), r), os.RemoveAll(part))
+		if err := b.runGit(ctx, dir, nil, nil, argv...); err != nil {
+			return errors.Join(fetchHint(fmt.Errorf("fetch %s of %s: %w", r.tag, r.url, err), r), os.RemoveAll(dir))
 		}
 	}
-	if _, _, err := b.verify(ctx, r, part); err != nil {
-		return errors.Join(err, os.RemoveAll(part))
-	}
-	if err := b.runGit(ctx, part, nil, nil, "checkout", "--quiet", "--detach", ref); err != nil {
-		return errors.Join(wordy(fmt.Errorf("check out %s: %w", r.tag, err)), os.RemoveAll(part))
-	}
-	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+	return nil
 }
 
 // errOffline is wrapped when the network would be needed and is not to be used.
@@ -158,7 +174,8 @@ func fetchHint(err error, r repo) error {
 }
 
 func (b Builder) runGit(ctx context.Context, dir string, out, errs io.Writer, args ...string) error {
-	env := append(english(), "GIT_TERMINAL_PROMPT=0")
+	// A folder that is no repository yet is not to be taken for a part of one above.
+	env := append(english(), "GIT_TERMINAL_PROMPT=0", "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir))
 	// safe.directory: under sudo the clone belongs to the caller.
 	return b.Runner.Run(ctx, proc.Cmd{Argv: append([]string{"git", "-C", dir, "-c", "safe.directory=" + dir}, args...), Env: env, Stdout: out, Stderr: errs})
 }
@@ -239,7 +256,10 @@ func (b Builder) remoteTarball(ctx context.Context, url, want string) (Tree, err
 		return Tree{}, err
 	}
 	t, err := b.tarball(ctx, file, want, url)
-	return t, errors.Join(err, os.Remove(file))
+	if err != nil {
+		return t, err // the next call has it already
+	}
+	return t, os.Remove(file)
 }
 
 // Kept is where Download keeps the file of a url and a sha256.

@@ -314,7 +314,7 @@ func wordy(err error) error {
 	}
 	switch {
 	case strings.Contains(text, "No space left on device"):
-		return hint.Add(err, "the disk is full: make room, then call it again; what is done already is kept")
+		return hint.Add(err, "the disk is full: make room, then call it again; what was downloaded whole or compiled is kept")
 	case errors.Is(err, proc.ErrNotFound):
 		return hint.Add(err, "install it, or run ./dist-conf.sh --with-kernel-build")
 	}

@@ -52,13 +52,31 @@ func TestTarball(t *testing.T) {
 func TestRemoteTarball(t *testing.T) {
 	b := newBench(t)
 	file, sum := b.pack()
-	server := httptest.NewServer(http.FileServer(http.Dir(filepath.Dir(file))))
+	var asked atomic.Int32
+	files := http.FileServer(http.Dir(filepath.Dir(file)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		files.ServeHTTP(w, r)
+	}))
 	defer server.Close()
 	url := server.URL + "/linux-6.1.tar.gz"
 	b.wantError(source(url, ""), "cannot be verified", "--sha256")
 	b.wantError(source(url, strings.Repeat("1", 64)), "is not what it should be", sum)
 	b.wantError(source(server.URL+"/linux-6.2.tar.gz", sum), "404")
+	// What was downloaded and verified is there still when it could not be unpacked.
+	tar, err := os.Readlink(filepath.Join(b.bin, "tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(filepath.Join(b.bin, "tar"))
+	b.shim("tar", "#!/bin/sh\necho 'tar: No space left on device' >&2\nexit 2\n")
+	b.wantError(source(url, sum), "unpack", "the disk is full", "what was downloaded whole or compiled is kept")
+	b.shim("tar", "#!/bin/sh\nexec "+tar+" \"$@\"\n")
+	asked.Store(0)
 	b.mustBuild(source(url, sum))
+	if n := asked.Load(); n != 0 {
+		t.Errorf("the server was asked %d times for what was there", n)
+	}
 	left, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/download/*"))
 	if len(left) != 0 {
 		t.Errorf("left in the downloads: %v", left)
@@ -174,19 +192,22 @@ func (b *bench) repository() (url, commit string) {
 	if err := os.Symlink(git, filepath.Join(b.bin, "git")); err != nil {
 		b.t.Fatal(err)
 	}
-	run := func(args ...string) string {
-		cmd := exec.Command(git, append([]string{"-C", b.src, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"}, args...)...)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			b.t.Fatalf("git %v: %v: %s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
+	b.inSource("init", "-q", "-b", "main")
+	b.inSource("add", ".")
+	b.inSource("commit", "-q", "-m", "one")
+	b.inSource("tag", "-a", "-m", "v6.1", "v6.1")
+	return "file://" + b.src, b.inSource("rev-parse", "HEAD")
+}
+
+// inSource is what git says of the bench's tree.
+func (b *bench) inSource(args ...string) string {
+	b.t.Helper()
+	cmd := exec.Command("/usr/bin/git", append([]string{"-C", b.src, "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("git %v: %v: %s", args, err, out)
 	}
-	run("init", "-q", "-b", "main")
-	run("add", ".")
-	run("commit", "-q", "-m", "one")
-	run("tag", "-a", "-m", "v6.1", "v6.1")
-	return "file://" + b.src, run("rev-parse", "HEAD")
+	return strings.TrimSpace(string(out))
 }
 
 func TestGitTag(t *testing.T) {
@@ -207,6 +228,45 @@ func TestGitTag(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(b.root, "data/build/kernel/src/*.partial")); len(left) != 0 {
 		t.Errorf("left half-made: %v", left)
 	}
+}
+
+// What was fetched and could not be verified, or not be checked out, is not
+// fetched again once it can be.
+func TestGitTagIsFetchedOnce(t *testing.T) {
+	b := newBench(t)
+	url, commit := b.repository()
+	if err := os.Remove(filepath.Join(b.bin, "git")); err != nil {
+		t.Fatal(err)
+	}
+	calls := filepath.Join(b.root, "git-calls")
+	git := func(failing string) {
+		b.shim("git", "#!/bin/sh\necho \"$@\" >>"+calls+"\ncase $* in *"+failing+"*) exit 1 ;; esac\nexec /usr/bin/git \"$@\"\n")
+	}
+	request := kernel.Options{Request: kernel.Request{Source: url, Tag: "v6.1"}}
+	git("nonesuch")
+	b.wantError(request, "cannot be verified", "--commit "+commit)
+	request.Commit = commit
+	git("checkout")
+	b.wantError(request, "check out v6.1")
+	git("nonesuch")
+	if r := b.mustBuild(request); !strings.Contains(r.Source, commit) {
+		t.Errorf("origin %q lacks the commit", r.Source)
+	}
+	if made, err := os.ReadFile(calls); err != nil || strings.Count(string(made), "fetch --quiet") != 1 {
+		t.Errorf("git was called as %q, %v, want one fetch", made, err)
+	}
+}
+
+// A tag that was moved since it could not be verified is fetched as it is now.
+func TestGitTagThatMovedIsFetchedAnew(t *testing.T) {
+	b := newBench(t)
+	url, _ := b.repository()
+	request := kernel.Options{Request: kernel.Request{Source: url, Tag: "v6.1"}}
+	b.wantError(request, "cannot be verified")
+	commit := b.inSource("commit-tree", "-m", "two", "HEAD^{tree}")
+	b.inSource("update-ref", "refs/tags/v6.1", commit)
+	request.Commit = commit
+	b.mustBuild(request)
 }
 
 // Without a source, a tag is one of kernel.conf's repository, and the pin there is
