@@ -60,12 +60,11 @@ type AlpineBootstrap struct {
 
 // AlpineInstall is what the second stage of an Alpine target reads.
 type AlpineInstall struct {
-	Repositories []string
-	Mirror       string
-	Packages     []string
-	Kernel       string   // package; "": none
-	ApkDirs      []string // folders of the host laid over /etc/apk first
-	Out          string
+	Mirror, Branch string
+	Packages       []string
+	Kernel         string   // package; "": none
+	ApkDirs        []string // folders of the host laid over /etc/apk first
+	Out            string
 }
 
 func planAlpine(t *family.Target, o Options) (base, install Stage, err error) {
@@ -102,7 +101,7 @@ func (b AlpineBootstrap) folder() string {
 }
 
 func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (Stage, error) {
-	a := AlpineInstall{Mirror: b.Mirror, Packages: slices.Clone(alpineBase)}
+	a := AlpineInstall{Mirror: b.Mirror, Branch: b.Branch, Packages: slices.Clone(alpineBase)}
 	if t.Init == family.InitBusybox {
 		a.Packages = nil
 	}
@@ -112,9 +111,6 @@ func planAlpineInstall(t *family.Target, b AlpineBootstrap, below store.Key) (St
 	a.Packages = append(a.Packages, t.Packages...)
 	if t.Kernel == family.KernelDistro {
 		a.Kernel = alpineKernel
-	}
-	for _, repository := range []string{"main", "community"} {
-		a.Repositories = append(a.Repositories, b.Mirror+"/"+b.Branch+"/"+repository)
 	}
 	for _, dir := range t.Includes {
 		apk := filepath.Join(dir, "etc/apk")
@@ -305,8 +301,11 @@ func (a AlpineInstall) repositories(c *chroot) (string, error) {
 		_, err := os.Lstat(filepath.Join(dir, "repositories"))
 		return err == nil
 	})
-	var err error
-	content := []byte(strings.Join(a.Repositories, "\n") + "\n")
+	branch, err := a.branch(c.tree)
+	if err != nil {
+		return "", err
+	}
+	content := []byte(a.Mirror + "/" + branch + "/main\n" + a.Mirror + "/" + branch + "/community\n")
 	if own {
 		content, err = c.read(apkRepositories)
 	} else {
@@ -327,6 +326,26 @@ func (a AlpineInstall) repositories(c *chroot) (string, error) {
 	}
 	const seen = "/run/meros-repositories"
 	return seen, c.add(seen, seenAs, 0o644, replaceAlways)
+}
+
+// alpineRelease begins /etc/alpine-release.
+var alpineRelease = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
+
+// branch is the one whose packages belong to the tree: latest-stable is that of the
+// minirootfs only until the next release.
+func (a AlpineInstall) branch(t tree) (string, error) {
+	if a.Branch != alpineStable {
+		return a.Branch, nil
+	}
+	content, err := t.read("etc/alpine-release")
+	if err != nil {
+		return "", err
+	}
+	release := alpineRelease.Find(content)
+	if release == nil {
+		return "", fmt.Errorf("/etc/alpine-release: %q is no release", content)
+	}
+	return "v" + string(release), nil
 }
 
 // showFolder lets programs in the chroot see a mirror that is a folder of the host.

@@ -212,7 +212,7 @@ func TestAlpineInitrdIsSmall(t *testing.T) {
 	root, out := t.TempDir(), t.TempDir()
 	lay(t, root, "etc/apk/", "boot/")
 	c := &chroot{tree: tree{root}, r: apkAlone{root}, unmount: func() error { return nil }}
-	if err := (AlpineInstall{Kernel: alpineKernel, Out: out}).run(t.Context(), c); err != nil {
+	if err := (AlpineInstall{Branch: "edge", Kernel: alpineKernel, Out: out}).run(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	initrd, err := os.ReadFile(filepath.Join(out, InitrdFile))
@@ -226,7 +226,26 @@ func TestAlpineInitrdIsSmall(t *testing.T) {
 	bare := t.TempDir()
 	lay(t, bare, "etc/apk/")
 	c = &chroot{tree: tree{bare}, r: apkAlone{root}, unmount: func() error { return nil }}
-	if err := (AlpineInstall{Out: out}).run(t.Context(), c); err != nil || c.has("etc/mkinitfs") {
+	if err := (AlpineInstall{Branch: "edge", Out: out}).run(t.Context(), c); err != nil || c.has("etc/mkinitfs") {
 		t.Errorf("without a kernel: %v", err)
+	}
+}
+
+// A base is kept for longer than latest-stable is the release that it was made of.
+func TestAlpinePackagesAreOfTheBasesRelease(t *testing.T) {
+	for branch, want := range map[string]string{"latest-stable": "v3.20", "v3.19": "v3.19", "edge": "edge"} {
+		root := t.TempDir()
+		lay(t, root, "etc/apk/", "etc/alpine-release")
+		if err := os.WriteFile(filepath.Join(root, "etc/alpine-release"), []byte("3.20.3\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		c := &chroot{tree: tree{root}, unmount: func() error { return nil }}
+		if _, err := (AlpineInstall{Mirror: "http://m.example", Branch: branch}).repositories(c); err != nil {
+			t.Fatal(err)
+		}
+		content, err := c.read(apkRepositories)
+		if want := "http://m.example/" + want + "/main\nhttp://m.example/" + want + "/community\n"; string(content) != want || err != nil {
+			t.Errorf("%s: repositories %q, %v, want %q", branch, content, err, want)
+		}
 	}
 }

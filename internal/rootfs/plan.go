@@ -204,7 +204,7 @@ const Below = "the stage before"
 
 // stageFormat changes when meros itself does a stage differently, so that
 // results of older versions are not taken for its own.
-const stageFormat = "4"
+const stageFormat = "5"
 
 func stageKey(name string) *store.KeyBuilder {
 	return store.NewKey(name).Add("version of meros's stages", stageFormat)

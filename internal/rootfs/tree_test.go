@@ -97,7 +97,7 @@ func TestNothingOfTheHostIsReachedThroughLinks(t *testing.T) {
 			c := &chroot{tree: tree{root}, unmount: func() error { return nil }}
 			c.hasLists()
 			_ = c.lendSources()
-			_, _ = AlpineInstall{Repositories: []string{"http://m.example/"}}.repositories(c)
+			_, _ = AlpineInstall{Mirror: "http://m.example", Branch: "v3.20"}.repositories(c)
 			_ = c.takeAlpineKernel(t.TempDir())
 			_ = c.dropSecretsAndLists()
 			return c.leave()
