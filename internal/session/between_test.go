@@ -206,7 +206,7 @@ func TestPushStreamOfAnIdleInput(t *testing.T) {
 			_, _ = io.WriteString(w, "some")
 			end(g, cancel)
 		}()
-		within(t, cleanupGrace, want.Error(), func() {
+		within(t, 20*time.Second, want.Error(), func() {
 			_, _, err := PushStream(ctx, c, &ui.Streams{In: idle, Out: io.Discard, Err: io.Discard}, "file")
 			if !errors.Is(err, want) {
 				t.Errorf("error %v, want %v", err, want)
