@@ -228,7 +228,7 @@ type making struct {
 	log  *os.File
 }
 
-func (m *making) run(ctx context.Context) (Record, error) {
+func (m *making) run(ctx context.Context) (r Record, err error) {
 	if err := m.room(objectBytes, "compile a kernel"); err != nil {
 		return Record{}, err
 	}
@@ -237,8 +237,12 @@ func (m *making) run(ctx context.Context) (Record, error) {
 			return Record{}, err
 		}
 	}
-	if err := m.Paths.MkdirAll(m.obj, 0o755); err != nil {
-		return Record{}, err
+	for _, dir := range []string{m.obj, m.Paths.CompilerCache()} {
+		if err := m.Paths.MkdirAll(dir, 0o755); err != nil {
+			return Record{}, err
+		}
+		// Whoever called sudo goes on with it without, after a failure too.
+		defer func() { err = errors.Join(err, m.giveTree(dir)) }()
 	}
 	if err := m.configure(ctx); err != nil {
 		return Record{}, err
@@ -247,7 +251,7 @@ func (m *making) run(ctx context.Context) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	r := Record{
+	r = Record{
 		Config: m.config, Release: release, Arch: m.arch.name, With: m.With,
 		Source: m.tree.Origin, Asked: m.lasting(), Tag: m.Tag, Commit: m.Commit, Sum: m.SHA256,
 		Built: time.Now().UTC().Truncate(time.Second),
@@ -255,8 +259,7 @@ func (m *making) run(ctx context.Context) (Record, error) {
 	if m.Request == (Request{}) {
 		r.Pinned = m.conf.Version
 	}
-	err = m.compile(ctx, &r)
-	return r, errors.Join(err, m.giveTree(m.obj))
+	return r, m.compile(ctx, &r)
 }
 
 // lasting is the --source that a later build may use again. A path is made

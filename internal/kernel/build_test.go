@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -314,6 +316,44 @@ func TestNextAfterAnInterruptedPlacing(t *testing.T) {
 	r, _, err := b.builder().Ensure(t.Context(), "x86_64")
 	if err != nil || r.Asked != b.src || b.compiled() != 1 {
 		t.Errorf("Ensure = %+v, %v, want it built again of %s", r, err, b.src)
+	}
+}
+
+// Whoever called sudo goes on without it: what a build leaves behind is theirs,
+// when it fails too.
+func TestBuildLeavesNothingOfRoots(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	b := newBench(t)
+	owner := layout.Owner{UID: 4711, GID: 4711}
+	build := func(q kernel.Request) {
+		builder := b.builder()
+		builder.Paths.Owner = owner
+		if _, err := builder.Build(t.Context(), kernel.Options{Request: q, Arch: "x86_64"}); err == nil {
+			t.Fatal("Build succeeded")
+		}
+	}
+	b.write(filepath.Join(b.src, "act"), "mkdir -p $obj/a $CCACHE_DIR/b\ntouch $obj/a/x.o $CCACHE_DIR/b/y\nexit 2\n")
+	build(b.fromSource().Request)
+	b.write(filepath.Join(b.root, "conf/kernel/base.config"), "CONFIG_A=y\nCONFIG_LOST=y\n")
+	build(b.fromSource().Request)
+	url, _ := b.repository()
+	build(kernel.Request{Source: url, Tag: "v6.1"})
+	files := 0
+	err := filepath.WalkDir(filepath.Join(b.root, "data"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if st := info.Sys().(*syscall.Stat_t); int(st.Uid) != owner.UID {
+			t.Errorf("%s belongs to user %d", path, st.Uid)
+		}
+		files++
+		return err
+	})
+	if err != nil || files < 20 {
+		t.Errorf("there are %d files, %v", files, err)
 	}
 }
 

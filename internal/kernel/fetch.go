@@ -106,22 +106,30 @@ func (b Builder) fetch(ctx context.Context, r repo, dir string) error {
 		return err
 	}
 	part := dir + ".partial"
-	if _, _, err := b.verify(ctx, r, part); err != nil {
-		if err := b.fetchTag(ctx, r, part); err != nil {
+	if err := errors.Join(b.checkedOut(ctx, r, part), b.giveTree(part)); err != nil {
+		return err
+	}
+	return os.Rename(part, dir)
+}
+
+// checkedOut makes dir the files of a verified tag.
+func (b Builder) checkedOut(ctx context.Context, r repo, dir string) error {
+	if _, _, err := b.verify(ctx, r, dir); err != nil {
+		if err := b.fetchTag(ctx, r, dir); err != nil {
 			return err
 		}
-		if _, _, err := b.verify(ctx, r, part); err != nil {
+		if _, _, err := b.verify(ctx, r, dir); err != nil {
 			return err
 		}
 	}
 	// A git that was killed leaves its lock.
-	if err := os.Remove(filepath.Join(part, ".git", "index.lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(filepath.Join(dir, ".git", "index.lock")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := b.runGit(ctx, part, nil, nil, "checkout", "--quiet", "--force", "--detach", "refs/tags/"+r.tag); err != nil {
+	if err := b.runGit(ctx, dir, nil, nil, "checkout", "--quiet", "--force", "--detach", "refs/tags/"+r.tag); err != nil {
 		return wordy(fmt.Errorf("check out %s: %w", r.tag, err))
 	}
-	return errors.Join(b.giveTree(part), os.Rename(part, dir))
+	return nil
 }
 
 // fetchTag fetches a tag into a folder, but for what is in there already.

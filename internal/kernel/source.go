@@ -289,12 +289,15 @@ func (b Builder) emptyDir(dir string) (string, error) {
 	return dir, b.Paths.MkdirAll(dir, 0o755)
 }
 
-// giveTree makes all below dir the owner's.
+// giveTree makes dir, if it is there, and all below it the owner's.
 func (b Builder) giveTree(dir string) error {
 	if b.Paths.Owner.UID == 0 {
 		return nil
 	}
 	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
