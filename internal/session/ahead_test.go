@@ -210,12 +210,13 @@ func TestAheadMakesRoom(t *testing.T) {
 	c := newMasters(t, s.paths, s.target).dial(t)
 	waits := func() bool { return len(waitingProcesses(s)) == 1 }
 	eventually(t, "a process that waits", waits)
+	time.Sleep(300 * time.Millisecond) // the master hears of it
 	in, ended := io.Pipe()
-	first := make(chan error, 1)
+	first, started := make(chan error, 1), make(chan struct{})
 	go func() {
-		first <- Exec(t.Context(), c, &ui.Streams{In: in, Out: io.Discard, Err: io.Discard}, []string{"cat"}, ExecOptions{})
+		first <- Exec(t.Context(), c, &ui.Streams{In: in, Out: io.Discard, Err: io.Discard}, []string{"cat"}, ExecOptions{Started: func() { close(started) }})
 	}()
-	eventually(t, "cat", func() bool { return !waits() })
+	<-started // in that process
 	outcomeOf(t, c, "", "true")
 	eventually(t, "a process that waits", waits)
 	for range 3 {
