@@ -54,6 +54,17 @@ func (c *Conn) place(ctx context.Context, way Display, key []byte) (map[string]s
 	return known, nil
 }
 
+// clear removes from the guest what was placed in it: sshd leaves the sockets that it
+// forwards.
+func (w *window) clear(ctx context.Context, placed ...string) {
+	if w.pulse.ended.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	_, _ = w.script(ctx, `rm -f -- "$@"`, placed...)
+}
+
 // lend forwards a socket of the guest to one of the host until stop is called.
 func (w *window) lend(ctx context.Context, guestSocket, hostSocket string) (stop func(), err error) {
 	l, err := w.client.ListenUnix(guestSocket)
@@ -75,6 +86,7 @@ func (w *window) waypipe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer w.clear(ctx, known["socket"])
 	w.streams.Warn("%s speaks with this Wayland compositor itself: what it shows has no border, and its titles are its own", w.fullID)
 	local := w.dir.file("waypipe-" + strconv.Itoa(os.Getpid()))
 	if len(local) > maxSocket {
@@ -115,6 +127,7 @@ func (w *window) x11(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer w.clear(ctx, known["socket"], known["file"])
 	if !displayForm.MatchString(known["display"]) {
 		return fmt.Errorf("the guest names a display that is none: %s", shown(known["display"]))
 	}
@@ -138,6 +151,10 @@ func xSocket(display string) (string, error) {
 	return "/tmp/.X11-unix/X" + m[1], nil
 }
 
+// keyTimeout is for how many seconds without a client the host's X server keeps such a
+// key, which nothing takes back before: ssh_config(5), ForwardX11Timeout.
+const keyTimeout = "1200"
+
 var cookieForm = regexp.MustCompile(`MIT-MAGIC-COOKIE-1\s+([0-9a-f]{32})`)
 
 // untrustedKey has the host's X server make a key for a client it does not trust.
@@ -151,7 +168,7 @@ func (w *window) untrustedKey(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
-	for _, args := range [][]string{{"generate", w.screen.display, ".", "untrusted", "timeout", "0"}, {"list"}} {
+	for _, args := range [][]string{{"generate", w.screen.display, ".", "untrusted", "timeout", keyTimeout}, {"list"}} {
 		argv := append([]string{"xauth", "-q", "-f", file.Name()}, args...)
 		if err := w.runner.Run(ctx, proc.Cmd{Argv: w.asPerson(argv), Stdout: &out}); err != nil {
 			return nil, hint.Add(fmt.Errorf("%w: have the X server make a key for an untrusted client: %w", ErrNoDisplay, err), "try --display xpra")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -272,6 +273,34 @@ func TestRunFallsBackBesideAMaster(t *testing.T) {
 	if fmt.Sprint(err) != "exit status 7" {
 		t.Errorf("Run = %v, want status 7", err)
 	}
+	if left, _ := filepath.Glob(filepath.Join(s.home, ".cache/meros-run/waypipe*")); len(left) > 0 {
+		t.Errorf("left in the guest: %q", left)
+	}
+}
+
+// xauth makes keys, and keeps with which options.
+type xauth struct{ calls []string }
+
+func (x *xauth) Run(_ context.Context, c proc.Cmd) error {
+	x.calls = append(x.calls, strings.Join(c.Argv, " "))
+	_, err := io.WriteString(c.Stdout, ":7  MIT-MAGIC-COOKIE-1  "+strings.Repeat("0f", 16)+"\n")
+	return err
+}
+
+// The key to the host's X server is in the guest only while it is of use.
+func TestX11LeavesNoKey(t *testing.T) {
+	g := newGuest(t, nil) // forwards no sockets
+	t.Setenv("HOME", g.home)
+	x := &xauth{}
+	err := Run(t.Context(), g.dial(), g.paths, quiet(), x, &Screen{ways: []Display{DisplayX11}, display: ":7"}, g.target,
+		RunOptions{Argv: []string{"true"}, Getenv: environment("XDG_RUNTIME_DIR=" + t.TempDir())})
+	if err == nil || !strings.Contains(err.Error(), "forward a socket of mos_demo-box") {
+		t.Errorf("Run = %v, want that the guest forwards no socket", err)
+	}
+	if len(x.calls) != 2 || !strings.HasSuffix(x.calls[0], "generate :7 . untrusted timeout 1200") {
+		t.Errorf("called %q", x.calls)
+	}
+	wantEmpty(t, filepath.Join(g.home, ".cache/meros-run"))
 }
 
 // binWithout makes a folder with the programs that scripts of ours call.
