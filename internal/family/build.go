@@ -197,8 +197,9 @@ func (b *buildFile) build(n *node) {
 	take(b, n, "distro", &t.Distro, oneOf(distros, "debian, ubuntu, devuan, kali or alpine"))
 	take(b, n, "release", &t.Release, word)
 	take(b, n, "arch", &t.Arch, word)
-	take(b, n, "mirror", &t.Mirror, mirror)
-	take(b, n, "security", &t.Security, mirror)
+	archive := b.archive()
+	take(b, n, "mirror", &t.Mirror, archive)
+	take(b, n, "security", &t.Security, archive)
 	if a, _ := n.attr("security"); t.Security != "" && t.Distro != defaultDistro {
 		b.file.fault(a.line, "build: security", "is for debian targets: %s has it beside its other packages", t.Distro)
 	}
@@ -214,6 +215,21 @@ func (b *buildFile) build(n *node) {
 	}
 	if a, _ := n.attr("bootstrap"); t.Bootstrap != "" && t.Distro == distroAlpine {
 		b.file.fault(a.line, "build: bootstrap", "%s cannot make %s", t.Bootstrap, t.Distro)
+	}
+}
+
+// archive returns the check for the address of packages. A folder of the host is one
+// for Alpine alone: apt reads it in the tree, at every stage and in the guest again.
+func (b *buildFile) archive() func(string) (string, error) {
+	if b.target.Distro == distroAlpine {
+		return mirror
+	}
+	return func(s string) (string, error) {
+		u, err := mirror(s)
+		if err == nil && !strings.HasPrefix(strings.ToLower(u), "http") {
+			err = fmt.Errorf("may be a folder of this host for alpine targets only, not for %s: serve it by http", b.target.Distro)
+		}
+		return u, err
 	}
 }
 
