@@ -2,10 +2,12 @@ package kernel
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,9 +20,10 @@ import (
 
 // Prebuilt gets a kernel that somebody else has built: the file at url, or the
 // one kernel inside of it when it is a .deb for a target that has no use for the
-// modules: see family.KernelDeb. Both are kept by their sum. It returns the kernel's file and, where the file
-// tells it, its version. alone: the target has no initrd.
-func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (file, version string, err error) {
+// modules: see family.KernelDeb. Both are kept by their sum. arch is the target's
+// architecture in the kernel's words; alone: the target has no initrd. It returns
+// the kernel's file and, where the file tells it, its version.
+func (b Builder) Prebuilt(ctx context.Context, url, sum, arch string, alone bool) (file, version string, err error) {
 	if file, err = b.Download(ctx, url, sum); err != nil {
 		return "", "", err
 	}
@@ -33,10 +36,7 @@ func (b Builder) Prebuilt(ctx context.Context, url, sum string, alone bool) (fil
 	if err != nil {
 		return "", "", err
 	}
-	if !looksBootable(content) {
-		return "", "", hint.Add(fmt.Errorf("%s is no kernel that QEMU boots", url), "it takes bzImage or vmlinuz of x86, Image of arm64")
-	}
-	return file, versionOf(content), nil
+	return file, versionOf(content), checkImage(url, arch, content)
 }
 
 func (b Builder) fromPackage(ctx context.Context, deb, url, sum string, alone bool) (string, error) {
@@ -109,14 +109,51 @@ const (
 	x86MagicAt    = 0x202
 	x86VersionAt  = 0x20e // offset of the text, less 0x200
 	arm64MagicAt  = 0x38
+	arm64Magic    = "ARM\x64"
 	maxVersionLen = 200
 )
 
-func looksBootable(image []byte) bool {
-	at := func(i int, magic string) bool {
-		return len(image) >= i+len(magic) && string(image[i:i+len(magic)]) == magic
+// checkImage reports what is no kernel, or one of another machine than arch is.
+func checkImage(url, arch string, image []byte) error {
+	want := arch
+	if arch == "x86_64" || arch == "i386" {
+		want = "x86"
 	}
-	return at(x86MagicAt, "HdrS") || at(arm64MagicAt, "ARM\x64") || at(0, "\x1f\x8b")
+	switch got := machineOf(image); got {
+	case want:
+		return nil
+	case "":
+		return hint.Add(fmt.Errorf("%s is no kernel that QEMU boots", url), "it takes bzImage or vmlinuz of x86, Image of arm64, which may be packed by gzip")
+	default:
+		return hint.Add(fmt.Errorf("%s is a kernel for %s, and the target is of %s", url, got, arch), "name one for %s, or set arch= in the build XML", arch)
+	}
+}
+
+// machineOf is what an image says it boots on, "" if it says nothing. QEMU unpacks
+// those of arm64.
+func machineOf(image []byte) string {
+	switch {
+	case hasAt(image, x86MagicAt, "HdrS"):
+		return "x86"
+	case hasAt(image, arm64MagicAt, arm64Magic), hasAt(unzippedHead(image), arm64MagicAt, arm64Magic):
+		return "arm64"
+	}
+	return ""
+}
+
+func hasAt(image []byte, i int, magic string) bool {
+	return len(image) >= i+len(magic) && string(image[i:i+len(magic)]) == magic
+}
+
+// unzippedHead is as much of what gzip has packed as a kernel is known by.
+func unzippedHead(packed []byte) []byte {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil
+	}
+	head := make([]byte, arm64MagicAt+len(arm64Magic))
+	n, _ := io.ReadFull(r, head)
+	return head[:n]
 }
 
 // versionOf reads the version that an x86 kernel carries, "" if there is none.

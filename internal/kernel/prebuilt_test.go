@@ -1,6 +1,8 @@
 package kernel_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -26,7 +28,7 @@ func fakeKernel(version string) string {
 
 func (b *bench) wantPrebuilt(url, sum string, alone bool, words ...string) {
 	b.t.Helper()
-	_, _, err := b.builder().Prebuilt(b.t.Context(), url, sum, alone)
+	_, _, err := b.builder().Prebuilt(b.t.Context(), url, sum, "x86_64", alone)
 	for _, w := range words {
 		if err == nil || !strings.Contains(err.Error()+strings.Join(hint.Of(err), "\n"), w) {
 			b.t.Errorf("Prebuilt = %v, want %q", err, w)
@@ -49,18 +51,55 @@ func TestPrebuiltFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "vmlinuz")
 	b.write(file, fakeKernel("6.6.1-x"))
 	sum := sumOf(t, file)
-	got, version, err := b.builder().Prebuilt(t.Context(), "file://"+file, sum, true)
+	got, version, err := b.builder().Prebuilt(t.Context(), "file://"+file, sum, "x86_64", true)
 	if err != nil || version != "6.6.1-x" || sumOf(t, got) != sum {
 		t.Fatalf("Prebuilt = %s, %s, %v", got, version, err)
 	}
 	os.Remove(file)
-	if again, _, err := b.builder().Prebuilt(t.Context(), "file://"+file, sum, true); err != nil || again != got {
+	if again, _, err := b.builder().Prebuilt(t.Context(), "file://"+file, sum, "x86_64", true); err != nil || again != got {
 		t.Errorf("a kernel that is kept was fetched again: %v", err)
 	}
 	b.write(file, "no kernel")
 	b.wantPrebuilt("file://"+file, strings.Repeat("0", 64), true, "is not what it should be")
 	b.wantPrebuilt("file://"+file, sumOf(t, file), true, "is no kernel that QEMU boots")
 	b.wantPrebuilt("file://"+file, "", true, "is no sha256")
+}
+
+func TestPrebuiltIsOfTheTargetsArchitecture(t *testing.T) {
+	b := newBench(t)
+	zip := func(content string) string {
+		var packed bytes.Buffer
+		w := gzip.NewWriter(&packed)
+		if _, err := w.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		return packed.String()
+	}
+	x86, arm64 := fakeKernel("6.6.1-x"), strings.Repeat("\x00", 0x38)+"ARM\x64"
+	for _, c := range []struct {
+		name, image, arch string
+		want              string // "": nothing is wrong
+	}{
+		{"bzImage", x86, "x86_64", ""},
+		{"bzImage of 32 bits", x86, "i386", ""},
+		{"Image", arm64, "arm64", ""},
+		{"Image.gz", zip(arm64), "arm64", ""},
+		{"bzImage for arm64", x86, "arm64", "is a kernel for x86, and the target is of arm64"},
+		{"Image for x86", arm64, "x86_64", "is a kernel for arm64, and the target is of x86_64"},
+		{"Image.gz for x86", zip(arm64), "x86_64", "is a kernel for arm64, and the target is of x86_64"},
+		{"Image for another", arm64, "riscv64", "is a kernel for arm64, and the target is of riscv64"},
+		{"packed source", zip("linux-6.1/Makefile"), "arm64", "is no kernel that QEMU boots"},
+		{"packed source for x86", zip(strings.Repeat("\x00", 0x400)), "x86_64", "is no kernel that QEMU boots"},
+		{"packed bzImage", zip(x86), "x86_64", "is no kernel that QEMU boots"},
+	} {
+		file := filepath.Join(t.TempDir(), "kernel")
+		b.write(file, c.image)
+		_, _, err := b.builder().Prebuilt(t.Context(), "file://"+file, sumOf(t, file), c.arch, true)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: Prebuilt = %v, want %q", c.name, err, c.want)
+		}
+	}
 }
 
 func TestPrebuiltPackage(t *testing.T) {
@@ -96,7 +135,7 @@ func TestPrebuiltPackage(t *testing.T) {
 		}
 	}
 	url, sum := pack("kernel/fs/ext4/ext4.ko\nkernel/drivers/block/virtio_blk.ko\nkernel/drivers/virtio/virtio_pci.ko\n")
-	file, version, err := b.builder().Prebuilt(t.Context(), url, sum, true)
+	file, version, err := b.builder().Prebuilt(t.Context(), url, sum, "x86_64", true)
 	if err != nil || version != "6.6.1-x" || filepath.Base(file) != "vmlinuz-6.6.1-x" {
 		t.Errorf("Prebuilt = %s, %s, %v", file, version, err)
 	}
@@ -105,7 +144,7 @@ func TestPrebuiltPackage(t *testing.T) {
 	if strings.Contains(b.err.String(), "in modules") {
 		t.Errorf("there is a warning beside the error, or of a kernel that needs none:\n%s", &b.err)
 	}
-	if _, _, err := b.builder().Prebuilt(t.Context(), url, sum, false); err != nil || !strings.Contains(b.err.String(), "k.deb: its kernel keeps drivers in modules") {
+	if _, _, err := b.builder().Prebuilt(t.Context(), url, sum, "x86_64", false); err != nil || !strings.Contains(b.err.String(), "k.deb: its kernel keeps drivers in modules") {
 		t.Errorf("with an initrd: %v\n%s", err, &b.err)
 	}
 	// Two builds at once unpack it once.
@@ -119,7 +158,7 @@ func TestPrebuiltPackage(t *testing.T) {
 		builder := b.builder()
 		builder.Streams = &ui.Streams{Err: io.Discard}
 		go func() {
-			_, _, err := builder.Prebuilt(t.Context(), url, sum, true)
+			_, _, err := builder.Prebuilt(t.Context(), url, sum, "x86_64", true)
 			both <- err
 		}()
 	}

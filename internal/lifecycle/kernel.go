@@ -26,7 +26,7 @@ type ownKernel struct {
 	err     error  // why it cannot be had
 }
 
-// kernelArch is the kernel's word for an architecture in distributions' words.
+// kernelArch is the kernel's word for an architecture in those of distributions and of Go.
 func kernelArch(t *family.Target) string {
 	word := t.Arch
 	if word == "" {
@@ -37,6 +37,8 @@ func kernelArch(t *family.Target) string {
 		return "x86_64"
 	case "arm64", "aarch64":
 		return "arm64"
+	case "386":
+		return "i386"
 	}
 	return word
 }
@@ -105,7 +107,7 @@ func (b Builder) prebuiltKernel(ctx context.Context, t *family.Target) (ownKerne
 		return ownKernel{}, hint.Add(errors.New("the recipe does not say which prebuilt kernel"), `write <kernel url="…" sha256="…" /> or <kernel package="…" /> into %s`, t.BuildFile)
 	}
 	getter := b.kernelBuilder()
-	file, version, err := getter.Prebuilt(ctx, p.URL, p.SHA256, p.InitrdURL == "")
+	file, version, err := getter.Prebuilt(ctx, p.URL, p.SHA256, kernelArch(t), p.InitrdURL == "")
 	if err != nil {
 		return ownKernel{}, err
 	}

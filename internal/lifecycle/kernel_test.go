@@ -114,7 +114,7 @@ func kernelBench(t *testing.T) (b Builder, targets []*family.Target, said *bytes
 	prebuilt := family.Prebuilt{URL: "file://" + image, SHA256: hex.EncodeToString(sum[:])}
 	return b, []*family.Target{
 		{Family: "mos_a", Name: "src", BuildFile: "s.xml", Kernel: family.KernelSource},
-		{Family: "mos_a", Name: "pre", BuildFile: "p.xml", Kernel: family.KernelPrebuilt, Prebuilt: prebuilt},
+		{Family: "mos_a", Name: "pre", Arch: "amd64", BuildFile: "p.xml", Kernel: family.KernelPrebuilt, Prebuilt: prebuilt},
 		{Family: "mos_a", Name: "two", BuildFile: "t.xml", Kernel: family.KernelSource},
 	}, said
 }
