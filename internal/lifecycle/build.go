@@ -68,6 +68,11 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
 	}
 	if !o.Plan {
+		release, err := b.openStore(ctx).Use()
+		if err != nil {
+			return err
+		}
+		defer release()
 		if b.kernels, err = b.ownKernels(ctx, targets); err != nil {
 			return fmt.Errorf("build %s: %w", f.Name, err)
 		}
@@ -108,7 +113,7 @@ func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
 	if _, err := mirror.Sweep(b.Paths.Downloads()); err != nil {
 		return nil, err
 	}
-	return mirror.Start(b.Paths.Downloads(), o.Offline)
+	return mirror.Start(b.Paths.Downloads(), o.Offline, b.Paths.Owner.Give)
 }
 
 // newWork reads the recipe and the host and decides what a target's build is
@@ -202,11 +207,6 @@ func (w *work) ready() error {
 func (w *work) unused() error { return checkUnused(w.Paths.Image(w.t.FullID()), w.t.FullID()) }
 
 func (w *work) run(ctx context.Context) error {
-	release, err := w.store.Use()
-	if err != nil {
-		return err
-	}
-	defer release()
 	if err := w.store.Sweep(); err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func stageBuilder(t *testing.T) Builder {
 	}
 	b := Builder{Streams: &ui.Streams{Err: io.Discard}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}, making: newMaking()}
 	var err error
-	if b.proxy, err = mirror.Start(t.TempDir(), true); err != nil {
+	if b.proxy, err = mirror.Start(t.TempDir(), true, b.Paths.Owner.Give); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.proxy.Close() })

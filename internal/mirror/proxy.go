@@ -29,6 +29,7 @@ type Proxy struct {
 	client  *http.Client
 	address string
 	stall   time.Duration // how long a mirror may send nothing
+	give    func(path string) error
 
 	fresh string // folder of what this build fetched, until it ends
 
@@ -50,9 +51,9 @@ func (p *Proxy) Fault() error {
 // asks anew (apt-transport-http(1)), which would be taken for a request of its own.
 const silentTime = 20 * time.Second
 
-// Start starts a proxy that keeps its files in dir. Offline it asks no other
-// host, and answers 404 for what it does not have.
-func Start(dir string, offline bool) (*Proxy, error) {
+// Start starts a proxy that keeps its files in dir, where give makes each its owner's.
+// Offline it asks no other host, and answers 404 for what it does not have.
+func Start(dir string, offline bool, give func(path string) error) (*Proxy, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -65,7 +66,7 @@ func Start(dir string, offline bool) (*Proxy, error) {
 		return nil, errors.Join(err, l.Close())
 	}
 	p := &Proxy{
-		dir: dir, fresh: fresh, offline: offline, address: l.Addr().String(), stall: silentTime,
+		dir: dir, fresh: fresh, offline: offline, address: l.Addr().String(), stall: silentTime, give: give,
 		stages: map[*Stage]bool{}, silent: map[string]error{},
 		// No overall limit: packages may be large and mirrors slow.
 		client: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
@@ -266,7 +267,8 @@ func (p *Proxy) keep(w io.Writer, resp *http.Response, file string) error {
 	if err == nil && resp.ContentLength >= 0 && n != resp.ContentLength {
 		err = io.ErrUnexpectedEOF
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
+	// For the builds of others too: an archive's files are no secret.
+	if err := errors.Join(err, f.Chmod(0o644), f.Close(), p.give(f.Name())); err != nil {
 		return err
 	}
 	if changed, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {

@@ -63,7 +63,7 @@ func through(t *testing.T, p *mirror.Stage, address string) (int, string, error)
 
 func start(t *testing.T, dir string, offline bool) *mirror.Proxy {
 	t.Helper()
-	p, err := mirror.Start(dir, offline)
+	p, err := mirror.Start(dir, offline, func(string) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,6 +151,32 @@ func TestKeepsNoPartAndNothingDamaged(t *testing.T) {
 		p = stage(t, proxy)
 	}
 	end(t, proxy, p, mirror.Good)
+}
+
+// What a build under sudo downloads, an ordinary user's next one can read.
+func TestDownloadsAreTheOwners(t *testing.T) {
+	peer, dir := newPeer(t), t.TempDir()
+	var given []string
+	p, err := mirror.Start(dir, false, func(path string) error { given = append(given, path); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := stage(t, p)
+	for _, name := range []string{"/pool/a.deb", "/dists/x/InRelease"} {
+		if _, _, err := through(t, s, peer.URL+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(t, p, s, mirror.Good)
+	files, err := os.ReadDir(dir)
+	if len(files) != 2 || len(given) != 2 || err != nil {
+		t.Fatalf("kept %v, given %q, %v, want two of each", files, given, err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode() != 0o644 {
+			t.Errorf("%s: %v, %v, want it readable", f.Name(), info.Mode(), err)
+		}
+	}
 }
 
 // Offline there is nowhere to get anew what is thrown away.

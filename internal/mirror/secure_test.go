@@ -97,7 +97,7 @@ func FuzzSecurePath(f *testing.F) {
 	f.Add("127.0.0.1:1/a.deb")
 	f.Add("[::1")
 	f.Add("//..//%2e%2e/\x00")
-	p, err := mirror.Start(f.TempDir(), true)
+	p, err := mirror.Start(f.TempDir(), true, func(string) error { return nil })
 	if err != nil {
 		f.Fatal(err)
 	}

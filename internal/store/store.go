@@ -43,10 +43,11 @@ func (l Layer) Out() string { return filepath.Join(l.dir, "out") }
 func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers"+s.owner) }
 func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending"+s.owner) }
 
-// ErrInUse is returned by Own while a build uses the store.
+// ErrInUse is returned by Own while a build, be it another user's, uses the cache.
 var ErrInUse = errors.New("a build uses the store")
 
-// Use keeps layers from being removed until release is called.
+// Use keeps layers, and the downloads that all users share, from being removed until
+// release is called.
 func (s Store) Use() (release func(), err error) { return s.hold(unix.LOCK_SH) }
 
 // Own makes sure that no build uses the store until release is called.
@@ -80,7 +81,7 @@ func (s Store) hold(how int) (release func(), err error) {
 	if err := s.makeDirs(); err != nil {
 		return nil, err
 	}
-	f, err := lockDir(s.layers(), how)
+	f, err := lockDir(s.paths.Cache(), how)
 	if err != nil {
 		return nil, err
 	}

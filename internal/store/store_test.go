@@ -181,6 +181,19 @@ func TestKeyPiecesDoNotRunTogether(t *testing.T) {
 	}
 }
 
+// The downloads beside the layers are those of all users.
+func TestOwnHeedsBuildsOfOtherUsers(t *testing.T) {
+	paths := layout.Paths{Root: t.TempDir()}
+	release, err := store.Open(paths, "1000", os.RemoveAll).Use()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if _, err := store.Open(paths, "", os.RemoveAll).Own(); !errors.Is(err, store.ErrInUse) {
+		t.Errorf("Own during another user's build = %v, want ErrInUse", err)
+	}
+}
+
 func TestOwnWaitsForNoBuild(t *testing.T) {
 	s, _ := open(t)
 	release, err := s.Use()
