@@ -196,7 +196,7 @@ func TestAheadSignal(t *testing.T) {
 	c := newMasters(t, s.paths, s.target).dial(t)
 	outcomeOf(t, c, "", "true")
 	eventually(t, "a process that waits", func() bool { return len(waitingProcesses(s)) == 1 })
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	mark := filepath.Join(s.home, "mark")
 	_ = Exec(ctx, c, quiet(), []string{"sh", "-c", `trap 'echo > "$1"; exit' INT; while :; do sleep 0.05; done`, "sh", mark}, ExecOptions{})

@@ -161,7 +161,7 @@ func TestOpenSSH(t *testing.T) {
 func TestOpenSSHSignal(t *testing.T) {
 	s := startSSHD(t, "/bin/bash")
 	c := s.dial(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	mark := filepath.Join(s.home, "mark")
 	_ = Exec(ctx, c, quiet(), []string{"sh", "-c", `trap 'echo > "$1"; exit' INT; while :; do sleep 0.05; done`, "sh", mark}, ExecOptions{})
