@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ type Builder struct {
 	making  *making
 	proxy   *mirror.Proxy
 	offline bool
+	looks   bool                 // for a plan: nothing is written
 	fresh   string               // the stamp of a refresh; "": none
 	kernels map[string]ownKernel // by full id
 }
@@ -51,6 +53,14 @@ type BuildOptions struct {
 // Build makes or renews the images of the targets. An image that is already
 // what the recipe says is left alone.
 func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.Target, o BuildOptions) error {
+	b.making, b.offline, b.looks = newMaking(), o.Offline, o.Plan
+	if o.NoCache {
+		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
+	}
+	if o.Plan {
+		o.Jobs = 1 // its lines have an order
+		return b.targets(ctx, targets, o)
+	}
 	waiting := func(holder string) { b.Step("waiting for: %s", holder) }
 	if o.NoWait {
 		waiting = nil
@@ -60,29 +70,25 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		return err
 	}
 	defer unlock()
-	if o.Plan {
-		o.Jobs = 1 // its lines have an order
+	release, err := b.openStore(ctx).Use()
+	if err != nil {
+		return err
 	}
-	b.making, b.offline = newMaking(), o.Offline
-	if o.NoCache {
-		b.fresh = time.Now().UTC().Format(time.RFC3339Nano)
-	}
-	if !o.Plan {
-		release, err := b.openStore(ctx).Use()
-		if err != nil {
-			return err
-		}
-		defer release()
-		if b.kernels, err = b.ownKernels(ctx, targets); err != nil {
-			return fmt.Errorf("build %s: %w", f.Name, err)
-		}
+	defer release()
+	if b.kernels, err = b.ownKernels(ctx, targets); err != nil {
+		return fmt.Errorf("build %s: %w", f.Name, err)
 	}
 	if b.proxy, err = b.startProxy(o); err != nil {
 		return err
 	}
+	return errors.Join(b.targets(ctx, targets, o), b.proxy.Close())
+}
+
+// targets makes or renews the images, or only plans them.
+func (b Builder) targets(ctx context.Context, targets []*family.Target, o BuildOptions) error {
 	board := b.Board()
 	defer board.Close()
-	err = b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
+	return b.parallel(targets, o.jobs(len(targets)), func(t *family.Target) error {
 		if !t.Rootfs {
 			return b.broughtKernel(t, o.Plan)
 		}
@@ -101,11 +107,9 @@ func (b Builder) Build(ctx context.Context, f *family.Family, targets []*family.
 		}
 		return nil
 	})
-	return errors.Join(err, b.proxy.Close())
 }
 
-// startProxy keeps what the build downloads. It is not needed to plan, but a
-// plan costs nothing more with it.
+// startProxy keeps what the build downloads.
 func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
 	if err := b.Paths.MkdirAll(b.Paths.Downloads(), 0o755); err != nil {
 		return nil, err
@@ -117,7 +121,7 @@ func (b Builder) startProxy(o BuildOptions) (*mirror.Proxy, error) {
 }
 
 // newWork reads the recipe and the host and decides what a target's build is
-// made of.
+// made of. It makes nothing of the target.
 func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 	epoch, err := b.epoch()
 	if err != nil {
@@ -134,7 +138,7 @@ func (b Builder) newWork(ctx context.Context, t *family.Target) (*work, error) {
 func (b Builder) rootfsOptions(t *family.Target) rootfs.Options {
 	epoch, _ := b.epoch() // newWork says what is wrong with it
 	o := rootfs.Options{
-		Mirrors: b.Paths.Mirrors(), Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
+		Mirrors: b.Paths.Mirrors(), Looks: b.looks, Stamps: b.stamps(), Fresh: b.fresh, HookEnv: epochEnv(epoch),
 	}
 	b.kernelFiles(t, &o)
 	return o
@@ -165,6 +169,11 @@ type work struct {
 
 func (b Builder) target(ctx context.Context, t *family.Target, o BuildOptions, board *ui.Board) error {
 	started := time.Now()
+	if !o.Plan {
+		if _, err := session.MakeKeys(b.Paths, t.FullID()); err != nil {
+			return err
+		}
+	}
 	w, err := b.newWork(ctx, t)
 	if err != nil {
 		return err
@@ -352,11 +361,11 @@ func pack(ctx context.Context, r proc.Runner, root string, a packArgs) (err erro
 	return image.Pack(ctx, r, root, a.Out, a.Image)
 }
 
-// plan makes the target's keys and the key of the image.
+// plan makes the key of the image. One whose target has no keys yet is no image's.
 func (w *work) plan() error {
 	t := w.t
-	keys, err := session.MakeKeys(w.Paths, t.FullID())
-	if err != nil {
+	keys, err := session.ReadKeys(w.Paths, t.FullID())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	uuids := image.UUIDsOf(t.FullID())

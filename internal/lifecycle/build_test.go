@@ -181,3 +181,28 @@ func TestRecipeThatChangesMeanwhileFailsTheBuild(t *testing.T) {
 		t.Errorf("left in the making: %v, %v", left, err)
 	}
 }
+
+// A plan leaves nothing behind: neither keys nor folders, and not even what it has
+// learned of the host's mirrors.
+func TestPlanWritesNothing(t *testing.T) {
+	var out strings.Builder
+	b := Builder{Streams: &ui.Streams{Out: &out, Err: io.Discard}, Runner: proc.Host{}, Paths: layout.Paths{Root: t.TempDir()}}
+	targets := []*family.Target{
+		{Family: "f", Name: "a", Rootfs: true, Distro: "alpine", Release: "3.20", Mirror: "http://127.0.0.1:1", Kernel: family.KernelNone},
+		{Family: "f", Name: "o", Rootfs: true, Distro: "alpine", Release: "3.20", Mirror: "http://127.0.0.1:1", Kernel: family.KernelNone, Optional: true},
+	}
+	if _, err := proc.Find("mmdebstrap"); err == nil {
+		targets = append(targets, &family.Target{Family: "f", Name: "d", Rootfs: true, Distro: "debian", Release: "bookworm", Kernel: family.KernelNone})
+	}
+	if err := b.Build(t.Context(), &family.Family{Name: "f", Targets: targets}, targets, BuildOptions{Plan: true}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"f-a  pack       again: not done yet", "f-o: left out"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the plan lacks %q:\n%s", want, &out)
+		}
+	}
+	if left, err := os.ReadDir(b.Paths.Root); err != nil || len(left) != 0 {
+		t.Errorf("a plan has left %v, %v, want nothing", left, err)
+	}
+}

@@ -20,8 +20,7 @@ const (
 // image. It makes nothing.
 func (g Guests) againstRecipe(ctx context.Context, t *family.Target) string {
 	record, err := ReadImageRecord(g.Paths, t.FullID())
-	// Without keys there is no image of ours, and planning one would make them.
-	if err != nil || record.Key == "" || !t.Rootfs || !exists(g.Paths.HostKey(t.FullID())) {
+	if err != nil || record.Key == "" || !t.Rootfs {
 		return RecipeUnknown
 	}
 	asBuilt := *t

@@ -38,9 +38,6 @@ var errNotKept = errors.New("an offline build has not its packages")
 // builtAlready reports whether the target's image is what the recipe says, so that
 // nothing of it is needed.
 func (b Builder) builtAlready(ctx context.Context, t *family.Target) bool {
-	if !exists(b.Paths.Image(t.FullID())) {
-		return false // and no keys are made for it
-	}
 	w, err := b.newWork(ctx, t)
 	return err == nil && w.upToDate()
 }

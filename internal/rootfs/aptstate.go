@@ -33,7 +33,7 @@ func (o Options) mirrors(ctx context.Context, r proc.Runner) (map[string]mirrors
 		return known.Mirrors, nil
 	}
 	m, err := hostMirrors(ctx, r)
-	if err != nil || o.Mirrors == "" {
+	if err != nil || o.Mirrors == "" || o.Looks {
 		return m, err
 	}
 	content, err = json.Marshal(rememberedMirrors{state, m})

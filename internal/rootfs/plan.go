@@ -44,6 +44,7 @@ const (
 // Options of a Plan that come from the call, not from the recipe.
 type Options struct {
 	Mirrors string // file that remembers the mirrors of the host's apt; "": none
+	Looks   bool   // write nothing, not even that file
 	// KernelDeb and KernelInitrd are where on this host is, by the time of the build,
 	// what the recipe names of a .deb and its initrd; "" where it names none.
 	KernelDeb, KernelInitrd string
@@ -62,7 +63,7 @@ type Stamp struct {
 }
 
 // Plan returns the stages of a target in order. It reads the recipe and asks
-// the host for its tools and mirrors, and changes nothing.
+// the host for its tools and mirrors, and writes nothing but Options.Mirrors.
 func Plan(ctx context.Context, r proc.Runner, t *family.Target, o Options) ([]Stage, error) {
 	base, install, err := planBase(ctx, r, t, o)
 	if err != nil {

@@ -45,6 +45,14 @@ func TestMakeKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, "keys after repair", again, first)
+	read, err := ReadKeys(paths, "mos_demo-box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, "keys that are read", read, first)
+	if _, err := ReadKeys(paths, "mos_demo-none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("ReadKeys of a target without keys: %v, want ErrNotExist", err)
+	}
 	public, err := os.ReadFile(paths.HostKey("mos_demo-box") + ".pub")
 	if err != nil || string(public) != string(first.HostPublic) {
 		t.Errorf("host key's public half = %q, %v, want %q", public, err, first.HostPublic)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/pem"
@@ -27,11 +28,23 @@ type Identity struct {
 // yet and returns what the guest needs of them. Keys that exist are kept; a
 // public half that is missing or wrong is made anew from the private one.
 func MakeKeys(paths layout.Paths, fullID string) (Identity, error) {
-	_, authorized, err := makePair(paths, paths.ClientKey(fullID), fullID)
+	return identity(paths, fullID, func(file, comment string) (private, public []byte, err error) {
+		return makePair(paths, file, comment)
+	})
+}
+
+// ReadKeys returns what MakeKeys would of keys that exist, and makes nothing. The error
+// wraps fs.ErrNotExist when one does not.
+func ReadKeys(paths layout.Paths, fullID string) (Identity, error) {
+	return identity(paths, fullID, readPair)
+}
+
+func identity(paths layout.Paths, fullID string, pair func(file, comment string) (private, public []byte, err error)) (Identity, error) {
+	_, authorized, err := pair(paths.ClientKey(fullID), fullID)
 	if err != nil {
 		return Identity{}, fmt.Errorf("client key of %s: %w", fullID, err)
 	}
-	private, public, err := makePair(paths, paths.HostKey(fullID), fullID+".host")
+	private, public, err := pair(paths.HostKey(fullID), fullID+".host")
 	if err != nil {
 		return Identity{}, fmt.Errorf("host key of %s: %w", fullID, err)
 	}
@@ -40,14 +53,29 @@ func MakeKeys(paths layout.Paths, fullID string) (Identity, error) {
 
 // makePair returns the key pair at file, made if it is not there.
 func makePair(paths layout.Paths, file, comment string) (private, public []byte, err error) {
-	private, err = os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		private, err = newKey(comment)
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		key, err := newKey(comment)
 		if err == nil {
-			err = writeKey(paths, file, private)
+			err = writeKey(paths, file, key)
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 	}
+	private, public, err = readPair(file, comment)
 	if err != nil {
+		return nil, nil, err
+	}
+	if have, err := os.ReadFile(file + ".pub"); err == nil && bytes.Equal(have, public) {
+		return private, public, nil
+	}
+	return private, public, paths.WriteFile(file+".pub", public, 0o644)
+}
+
+// readPair returns the private key in file and its public half: the one that lies
+// beside it, unless that is missing or wrong.
+func readPair(file, comment string) (private, public []byte, err error) {
+	if private, err = os.ReadFile(file); err != nil {
 		return nil, nil, err
 	}
 	public, err = publicHalf(private, comment)
@@ -55,9 +83,9 @@ func makePair(paths layout.Paths, file, comment string) (private, public []byte,
 		return nil, nil, hint.Add(fmt.Errorf("%s: %w", file, err), "delete %s to have a new key made, then build the target again", file)
 	}
 	if have, err := os.ReadFile(file + ".pub"); err == nil && sameKey(have, public) {
-		return private, have, nil
+		public = have
 	}
-	return private, public, paths.WriteFile(file+".pub", public, 0o644)
+	return private, public, nil
 }
 
 // writeKey puts a private key in place in a folder that only the owner can enter.
