@@ -26,13 +26,24 @@ func thisBoot() (string, error) {
 	return strings.TrimSpace(string(content)), err
 }
 
-// mark marks the folder of a layer as not settled.
+// mark marks the folder of a layer as not settled. The mark is on the disk before the
+// layer gets its name: a file system without a journal may write the two in any order.
 func mark(dir string) error {
 	boot, err := thisBoot()
 	if err != nil {
 		return syncAll(dir) // then it has to be settled now
 	}
-	return os.WriteFile(filepath.Join(dir, markFile), []byte(boot), 0o644)
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	file, err := os.Create(filepath.Join(dir, markFile))
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(boot)
+	return errors.Join(err, file.Sync(), file.Close(), folder.Sync())
 }
 
 // stale reports whether a layer was made in another boot and never settled. A
