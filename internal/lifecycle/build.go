@@ -261,7 +261,7 @@ func (w *work) stage(ctx context.Context, s rootfs.Stage, below []store.Layer, p
 	}
 	l, err := p.Commit()
 	if err == nil && s.Base {
-		err = w.stamp(s.Stamp)
+		err = w.stamp(ctx, s.Stamp)
 	}
 	return l, err
 }

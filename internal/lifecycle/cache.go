@@ -34,13 +34,17 @@ func (b Builder) stamps() map[store.Key]string {
 }
 
 // stamp keeps the time of a base that was made now, so that other targets on
-// the same base take it too.
-func (b Builder) stamp(s rootfs.Stamp) error {
+// the same base take it too. Builds of other families do the same meanwhile.
+func (b Builder) stamp(ctx context.Context, s rootfs.Stamp) error {
 	if s.Time == "" {
 		return nil
 	}
-	b.making.mu.Lock()
-	defer b.making.mu.Unlock()
+	const name = "base-stamps" // no family's name, which has no dash
+	unlock, err := b.Paths.Lock(ctx, name, "build", func(string) {})
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	known := map[store.Key]string{}
 	maps.Copy(known, b.stamps())
 	known[s.Base] = s.Time

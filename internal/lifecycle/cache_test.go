@@ -2,12 +2,16 @@ package lifecycle
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"meros/internal/layout"
+	"meros/internal/rootfs"
+	"meros/internal/store"
 )
 
 func TestCacheCountsKernelsAndPrunesOldDownloads(t *testing.T) {
@@ -44,5 +48,23 @@ func TestCacheCountsKernelsAndPrunesOldDownloads(t *testing.T) {
 	}
 	if !exists(filepath.Join(b.Paths.KernelBuild(), "src/x/kernel")) {
 		t.Error("a kernel's source is gone")
+	}
+}
+
+// Builds of two families may refresh bases at the same time.
+func TestNoStampIsLost(t *testing.T) {
+	paths := layout.Paths{Root: t.TempDir()}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			b := Builder{Paths: paths, making: newMaking()}
+			if err := b.stamp(t.Context(), rootfs.Stamp{Base: store.Key(fmt.Sprint(i)), Time: "now"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if known := (Builder{Paths: paths}).stamps(); len(known) != 8 {
+		t.Errorf("stamps = %v, want 8", known)
 	}
 }
