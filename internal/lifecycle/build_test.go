@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,6 +126,34 @@ func TestTargetsWithOneBaseMakeItOnce(t *testing.T) {
 	both.Wait()
 	if content, err := os.ReadFile(marks); string(content) != "x" || err != nil {
 		t.Errorf("the base was made %d times, %v, want once", len(content), err)
+	}
+}
+
+// A base that is kept takes no security updates: the plan tells its day.
+func TestPlanTellsTheDayOfABase(t *testing.T) {
+	var out bytes.Buffer
+	w := packed(t)
+	w.Streams = &ui.Streams{Out: &out}
+	w.store = w.openStore(t.Context())
+	w.stages = []rootfs.Stage{{Name: "bootstrap", Key: "base", Base: true}, {Name: "files", Key: "files"}}
+	for _, s := range w.stages {
+		p, err := w.store.New(s.Key)
+		if err == nil {
+			err = os.Chtimes(p.Out(), time.Time{}, time.Date(2026, 3, 1, 12, 0, 0, 0, time.Local))
+		}
+		if err == nil {
+			_, err = p.Commit()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.explain(); err != nil {
+		t.Fatal(err)
+	}
+	want := "mos_a-b  bootstrap  kept, packages of 2026-03-01: --refresh takes those of today\nmos_a-b  files      kept\nmos_a-b  pack       again: not done yet\n"
+	if out.String() != want {
+		t.Errorf("plan:\n%swant:\n%s", &out, want)
 	}
 }
 

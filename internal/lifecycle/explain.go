@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"meros/internal/family"
 	"meros/internal/rootfs"
@@ -60,14 +61,14 @@ func (b Builder) explainKernel(t *family.Target) error {
 	if err != nil || !t.OwnKernel() {
 		return err
 	}
-	return b.explainLine(t, "kernel", why)
-}
-
-func (b Builder) explainLine(t *family.Target, stage, why string) error {
 	line := "kept"
 	if why != "" {
 		line = "again: " + why
 	}
+	return b.explainLine(t, "kernel", line)
+}
+
+func (b Builder) explainLine(t *family.Target, stage, line string) error {
 	_, err := fmt.Fprintf(b.Out, "%s  %-9s  %s\n", t.FullID(), stage, line)
 	return err
 }
@@ -100,23 +101,36 @@ func (w *work) explain() error {
 		return err
 	}
 	last := w.last()
-	redo := map[string]bool{}
+	kept := map[string]string{}
 	for _, s := range w.stages {
-		_, have := w.store.Layer(s.Key)
-		redo[s.Name] = !have
+		if l, have := w.store.Layer(s.Key); have {
+			kept[s.Name] = "kept" + ofDay(s, l)
+		}
 	}
-	redo[stepPack] = !w.upToDate()
+	if w.upToDate() {
+		kept[stepPack] = "kept"
+	}
 	before := ""
 	for _, s := range w.all() {
-		reason := ""
-		if redo[s.Name] {
-			reason, before = why(s, last, before), s.Name
+		line, have := kept[s.Name]
+		if !have {
+			line, before = "again: "+why(s, last, before), s.Name
 		}
-		if err := w.explainLine(w.t, s.Name, reason); err != nil {
+		if err := w.explainLine(w.t, s.Name, line); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// ofDay says how old the packages of a base are: it is kept however many security
+// updates there are by now.
+func ofDay(s rootfs.Stage, l store.Layer) string {
+	made, err := l.Made()
+	if err != nil || !s.Base {
+		return ""
+	}
+	return ", packages of " + made.Format(time.DateOnly) + ": --refresh takes those of today"
 }
 
 // why says in words why a stage is done again. before is the stage before it if

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,16 @@ func (l Layer) FS() string { return filepath.Join(l.dir, "fs") }
 
 // Out is the folder with what the stage made beside the rootfs.
 func (l Layer) Out() string { return filepath.Join(l.dir, "out") }
+
+// Made is when the layer's stage was done, within its own duration. Settling changes
+// the layer's folder later, and not this one.
+func (l Layer) Made() (time.Time, error) {
+	info, err := os.Stat(l.Out())
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
 
 func (s Store) layers() string  { return filepath.Join(s.paths.Cache(), "layers"+s.owner) }
 func (s Store) pending() string { return filepath.Join(s.paths.Cache(), "pending"+s.owner) }
