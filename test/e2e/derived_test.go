@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -31,6 +32,7 @@ type archive struct {
 
 	handed atomic.Int32 // packages that were asked for
 	spoil  string       // end of the paths whose content is changed on its way
+	cut    string       // end of the paths whose answer breaks off
 }
 
 // gpg runs gpg with the archive's key.
@@ -75,6 +77,9 @@ func newArchive(t *testing.T) *archive {
 			changed := bytes.Clone(content)
 			changed[len(changed)/2] ^= 1
 			_, _ = w.Write(changed)
+		case ok && a.cut != "" && strings.HasSuffix(r.URL.Path, a.cut):
+			w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+			_, _ = w.Write(content[:len(content)/2])
 		case ok:
 			_, _ = w.Write(content)
 		case strings.HasPrefix(r.URL.Path, "/ubuntu/pool/"):
@@ -237,6 +242,9 @@ func TestDerivedDistribution(t *testing.T) {
 	a.spoil = "/main/binary-amd64/Packages"
 	wantFailure(t, build(), 1, "bootstrap noble", "hint", "not what its signed index says")
 	a.spoil = ""
+	a.cut = "/main/binary-amd64/Packages"
+	wantFailure(t, build(), 1, "bootstrap noble", "Failed to fetch", "hint", "mirror")
+	a.cut = ""
 	wantNothingHalfMade(t, root)
 
 	if r := build(); r.code != 0 || !strings.Contains(r.err, "bootstrapping ubuntu noble with mmdebstrap") {
