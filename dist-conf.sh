@@ -138,10 +138,10 @@ packages_tests() {
 	busybox=busybox # one of several packages, which exclude each other
 	! command -v busybox >/dev/null 2>&1 || busybox=
 	case $distro in
-	debian) echo "test windows: xvfb xdotool xclip weston waypipe x11-utils imagemagick" && echo "test sessions: openssh-client openssh-server ssh-audit rsync fish $busybox" && echo "sign a test archive: gpg gpg-agent dpkg" ;;
-	fedora | opensuse) echo "test windows: /usr/bin/Xvfb xdotool xclip weston waypipe /usr/bin/xwininfo ImageMagick" && echo "test sessions: openssh-clients openssh-server rsync fish $busybox" ;;
-	arch) echo "test windows: xorg-server-xvfb xdotool xclip weston waypipe xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync fish $busybox" ;;
-	alpine) echo "test windows: xvfb xdotool xclip weston waypipe xwininfo imagemagick" && echo "test sessions: openssh-client openssh-server rsync fish" ;;
+	debian) echo "test windows: xvfb xdotool xclip weston waypipe x11-utils imagemagick" && echo "test sessions: openssh-client openssh-server ssh-audit rsync fish zsh tcsh mksh $busybox" && echo "sign a test archive: gpg gpg-agent dpkg" ;;
+	fedora | opensuse) echo "test windows: /usr/bin/Xvfb xdotool xclip weston waypipe /usr/bin/xwininfo ImageMagick" && echo "test sessions: openssh-clients openssh-server rsync fish zsh tcsh mksh $busybox" ;;
+	arch) echo "test windows: xorg-server-xvfb xdotool xclip weston waypipe xorg-xwininfo imagemagick" && echo "test sessions: openssh rsync fish zsh tcsh $busybox" ;;
+	alpine) echo "test windows: xvfb xdotool xclip weston waypipe xwininfo imagemagick" && echo "test sessions: openssh-client openssh-server rsync fish zsh tcsh mksh" ;;
 	esac
 	# A private network of it; a daemon of the host's own, which some distributions start, is not needed.
 	echo "test Tor: tor"

@@ -32,7 +32,7 @@ func inShell(t testing.TB, line string, shell ...string) string {
 	return out.String()
 }
 
-// Each shell that is here is asked, whichever a guest's user may have.
+// Each shell is asked that a guest's user may have.
 func TestCommandLineKeepsEveryByte(t *testing.T) {
 	var all []byte
 	for b := 1; b < 256; b++ {
@@ -40,14 +40,14 @@ func TestCommandLineKeepsEveryByte(t *testing.T) {
 	}
 	args := append([]string{string(all)}, nasty...)
 	t.Setenv("HOME", t.TempDir()) // nobody's settings
-	for _, shell := range []string{"sh", "bash", "dash", "busybox sh", "zsh", "ksh", "mksh", "fish", "csh", "tcsh"} {
-		argv := strings.Fields(shell)
-		if _, err := proc.Find(argv[0]); err != nil {
-			continue
-		}
+	for _, shell := range []string{"sh", "bash", "dash", "busybox sh", "zsh", "mksh", "fish", "tcsh"} {
 		t.Run(shell, func(t *testing.T) {
+			argv := strings.Fields(shell)
+			if _, err := proc.Find(argv[0]); err != nil {
+				t.Skip(err)
+			}
 			sent := slices.Clone(args)
-			if strings.HasSuffix(shell, "csh") { // it has no way to write a newline that others have
+			if shell == "tcsh" { // it has no way to write a newline that others have
 				sent = slices.DeleteFunc(sent, func(s string) bool { return strings.Contains(s, "\n") })
 			}
 			line, err := commandLine(append([]string{"printf", `%s\0`}, sent...), nil)
