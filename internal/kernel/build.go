@@ -315,6 +315,14 @@ func (m *making) vars() []string {
 	if m.arch.cross != "" {
 		vars = append(vars, "CROSS_COMPILE="+m.arch.cross)
 	}
+	// Plain nm and ar load every plugin of binutils each time, LLVM's 100 MB among
+	// them where it is installed, for objects that need none: a quarter of the work
+	// with a warm ccache. gcc's own name the one plugin to load (gcc-nm(1)).
+	for _, tool := range []string{"nm", "ar"} {
+		if program := m.arch.cross + "gcc-" + tool; installed(program) {
+			vars = append(vars, strings.ToUpper(tool)+"="+program)
+		}
+	}
 	return vars
 }
 

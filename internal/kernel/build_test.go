@@ -226,6 +226,16 @@ func TestBuildIsNiceAndCached(t *testing.T) {
 	if calls := b.calls(); !strings.Contains(calls, "CC=ccache ") {
 		t.Errorf("make was called as:\n%s\nwant the compiler behind ccache", calls)
 	}
+	if calls := b.calls(); strings.Contains(calls, "NM=") {
+		t.Errorf("make was called as:\n%s\nwant its own nm, since gcc's is not there", calls)
+	}
+	b.shim("gcc-nm", "#!/bin/sh\n")
+	more.With = nil
+	more.Anew = true
+	b.mustBuild(more)
+	if calls := b.calls(); !strings.Contains(calls, " NM=gcc-nm ") || strings.Contains(calls, "AR=") {
+		t.Errorf("make was called as:\n%s\nwant gcc's nm, and its own ar", calls)
+	}
 }
 
 func TestEnsureBuildsWhatFragmentsSay(t *testing.T) {
