@@ -273,7 +273,19 @@ func (c *chroot) dropSecretsAndLists() error {
 // the way to the network.
 func toolEnv() []string {
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
-	for _, name := range []string{"http_proxy", "https_proxy", "no_proxy", "TMPDIR"} {
+	env = append(env, callers("http_proxy", "https_proxy", "TMPDIR")...)
+	if mirror.Used(os.Getenv) {
+		// The proxy of the build heeds no_proxy itself. Tools that did would go past it,
+		// and past what is kept.
+		return env
+	}
+	return append(env, callers("no_proxy")...)
+}
+
+// callers are those of the named variables that the caller of meros has set.
+func callers(names ...string) []string {
+	var env []string
+	for _, name := range names {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}

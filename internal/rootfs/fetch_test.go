@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -26,6 +27,20 @@ func TestGetGoesThroughTheBuildsProxy(t *testing.T) {
 		var asked strings.Builder
 		if err := get(t.Context(), address, &asked, 1000); err != nil || asked.String() != want {
 			t.Errorf("get %s asks the proxy for %q (%v), want %q", address, &asked, err, want)
+		}
+	}
+}
+
+// apt goes straight to a host of no_proxy, past what the build's proxy keeps.
+func TestToolsGoThroughTheBuildsProxy(t *testing.T) {
+	t.Setenv("no_proxy", "mirror.invalid")
+	for address, heeded := range map[string]bool{
+		"http://meros:secret@127.0.0.1:1": false,
+		"http://proxy.invalid:3128":       true,
+	} {
+		t.Setenv("http_proxy", address)
+		if env := toolEnv(); slices.Contains(env, "no_proxy=mirror.invalid") != heeded || !slices.Contains(env, "http_proxy="+address) {
+			t.Errorf("behind %s tools get %q, want no_proxy there: %t", address, env, heeded)
 		}
 	}
 }

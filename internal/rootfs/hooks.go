@@ -53,7 +53,8 @@ func (c *chroot) hook(ctx context.Context, file string, a Hooks) error {
 		return err
 	}
 	fmt.Printf("== hook %s\n", file)
-	if err := c.runEnv(ctx, nil, a.Env, inside); err != nil {
+	// What a hook fetches by https goes past the proxy of the build.
+	if err := c.runEnv(ctx, nil, append(callers("no_proxy"), a.Env...), inside); err != nil {
 		return hookError(name, err)
 	}
 	return c.stillARootfs(name)

@@ -100,7 +100,7 @@ func (d *domain) adaptTimer() {
 		return
 	}
 	if words := strings.Fields(cmdline.Text()); len(words) > 0 && !slices.Contains(words, "no_timer_check") {
-		cmdline.SetText(strings.TrimSpace(cmdline.Text()) + " no_timer_check")
+		cmdline.SetText("no_timer_check " + strings.TrimSpace(cmdline.Text())) // in front: what stands behind a -- is init's
 	}
 }
 

@@ -38,7 +38,7 @@ func (c *Conn) Console(ctx context.Context, d Domain, in io.Reader, out io.Write
 	keys := &keyboard{in: in, ended: make(chan struct{})}
 	defer close(keys.ended)
 	screen := &screen{out: out}
-	err := settle(ctx, func() (bool, error) {
+	err := settle(ctx, 2*time.Second, func() (bool, error) {
 		err := own.call(ctx, func(lib *libvirt.Libvirt) error {
 			// Handles are good on any connection: they are a name and a UUID.
 			return lib.DomainOpenConsoleBidirectional(d.handle, nil, keys, screen, flags)
@@ -63,7 +63,7 @@ func (c *Conn) Console(ctx context.Context, d Domain, in io.Reader, out io.Write
 
 // whyClosed tells a guest that is off from one whose console another has.
 func (c *Conn) whyClosed(ctx context.Context, d Domain) error {
-	return settle(ctx, func() (bool, error) {
+	return settle(ctx, 5*time.Second, func() (bool, error) {
 		domains, err := c.Domains(ctx)
 		if err != nil {
 			return true, err
@@ -77,18 +77,15 @@ func (c *Conn) whyClosed(ctx context.Context, d Domain) error {
 	})
 }
 
-// settleTime is what libvirt may take to note that a session or a guest ended.
-const settleTime = 2 * time.Second
-
-// settle calls f until it says that its answer will not change, for settleTime
-// at most, and returns the last answer.
-func settle(ctx context.Context, f func() (final bool, err error)) error {
-	for deadline := time.Now().Add(settleTime); ; {
+// settle calls f until it says that its answer will not change, for the time that
+// libvirt may take to note that a session or a guest ended, and returns the last answer.
+func settle(ctx context.Context, limit time.Duration, f func() (final bool, err error)) error {
+	for deadline := time.Now().Add(limit); ; {
 		final, err := f()
 		if final || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(settleTime / 20)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
