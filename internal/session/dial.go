@@ -29,13 +29,19 @@ const (
 	handshakeLimit = 60 * time.Second
 )
 
-// ciphers are in the order of speed in a guest without AES instructions, which
-// is what an emulated one is: 3.0 s against 4.0 s for 32 MiB.
-var ciphers = []string{
-	ssh.CipherChaCha20Poly1305,
-	ssh.CipherAES128GCM, ssh.CipherAES256GCM,
-	ssh.CipherAES128CTR, ssh.CipherAES192CTR, ssh.CipherAES256CTR,
-}
+// ciphers and macs are in the order of speed in an emulated guest, by scp of 64 MiB: 4.6 s
+// with the first of both, against 7.6 with ChaCha20 and 7.8 with GCM. QEMU has a round
+// of AES in one call, and SHA-512 takes 64 bits at a time where ChaCha20, SHA-256 and GCM
+// shuffle bytes and multiply without carries, which TCG does bit by bit or byte by byte.
+var (
+	ciphers = []string{
+		ssh.CipherAES128CTR,
+		ssh.CipherChaCha20Poly1305,
+		ssh.CipherAES128GCM, ssh.CipherAES256GCM,
+		ssh.CipherAES192CTR, ssh.CipherAES256CTR,
+	}
+	macs = []string{ssh.HMACSHA512ETM, ssh.HMACSHA256ETM, ssh.HMACSHA512, ssh.HMACSHA256}
+)
 
 // Conn is an authenticated connection to a target. Close it.
 type Conn struct {
@@ -153,7 +159,7 @@ func (d *dialer) login(ctx context.Context, tcp net.Conn) (*Conn, error) {
 
 func (d *dialer) config() *ssh.ClientConfig {
 	return &ssh.ClientConfig{
-		Config:            ssh.Config{Ciphers: ciphers},
+		Config:            ssh.Config{Ciphers: ciphers, MACs: macs},
 		User:              d.target.User,
 		ClientVersion:     "SSH-2.0-meros",
 		HostKeyAlgorithms: []string{ssh.KeyAlgoED25519},

@@ -77,14 +77,15 @@ func TestMakeKeysKeepsWhatItCannotRead(t *testing.T) {
 	}
 }
 
-func TestDialChoosesChaCha(t *testing.T) {
+func TestDialChoosesWhatEmulatedGuestsDoFast(t *testing.T) {
 	g := newGuest(t, nil)
 	c := g.dial()
 	conn, ok := c.client.Conn.(ssh.AlgorithmsConnMetadata)
 	if !ok {
 		t.Fatal("no algorithms")
 	}
-	want(t, "cipher", conn.Algorithms().Write.Cipher, ssh.CipherChaCha20Poly1305)
+	want(t, "cipher", conn.Algorithms().Write.Cipher, ssh.CipherAES128CTR)
+	want(t, "MAC", conn.Algorithms().Write.MAC, ssh.HMACSHA512ETM)
 	want(t, "host key", conn.Algorithms().HostKey, ssh.KeyAlgoED25519)
 }
 

@@ -49,6 +49,7 @@ func SSHConfig(paths layout.Paths, t *family.Target) (string, error) {
 		{"ForwardAgent", "no"},
 		{"ForwardX11", "no"},
 		{"Ciphers", "^" + ciphers[0]},
+		{"MACs", "^" + macs[0]},
 	} {
 		value, err := configValue(line[1])
 		if err != nil {
